@@ -1,0 +1,26 @@
+rockspec_format = "3.0"
+package = "dblink"
+version = "scm-1"
+source = { url = "git+file:///usr/src/dblink" } -- a release names its own; `luarocks make` builds what lies here
+description = {
+  summary = "PostgreSQL's dblink for Lua: asynchronous queries over many connections",
+  detailed = "A C module on libpq: one connection type for plain scripts and every event loop.",
+  license = "MIT",
+}
+dependencies = { "lua >= 5.1, < 5.6" }
+external_dependencies = { PQ = { library = "pq" } } -- Debian: libpq-dev
+build = {
+  type = "builtin",
+  modules = {
+    -- modules, made by `make rockspec`
+    ["dblink.core"] = {
+      sources = {
+      },
+      libraries = { "pq", "pthread" },
+      libdirs = { "$(PQ_LIBDIR)" },
+      -- Debian, Fedora and a plain installation put libpq-fe.h in different folders
+      incdirs = { "$(PQ_INCDIR)", "$(PQ_INCDIR)/postgresql", "$(PQ_INCDIR)/pgsql" },
+    },
+    -- end of modules
+  },
+}
