@@ -1,0 +1,104 @@
+# make demo, make test: each does all that it needs, on a fresh Debian too (as root, or with sudo).
+#
+#   make build                 the module for every Lua, in build/<lua>/
+#   make test LUA=5.4          one Lua; BUSTED="--filter=cancel" for some tests
+#   make asan                  the suite under sanitizers and a hard-working collector (ASAN_LUAS)
+#   make lint format floors rock rockspec bench clean
+#   make install LUA=5.4       into $(DESTDIR)$(PREFIX)
+
+LUA       ?= 5.1 5.2 5.3 5.4 luajit
+LUAS      := $(patsubst lua%,%,$(LUA))
+LUAS      := $(patsubst jit,luajit,$(patsubst 5.%,lua5.%,$(LUAS)))
+ASAN_LUAS ?= $(or $(filter $(LUAS),lua5.1 lua5.4 luajit),$(LUAS))
+BUSTED    ?=
+BUILD     ?= build
+PREFIX    ?= /usr/local
+CFLAGS    ?= -O2 -g
+
+# gnu99 without a _GNU_SOURCE: then luarocks, which passes no such options, compiles the same text.
+override CFLAGS += -std=gnu99 -fPIC -fvisibility=hidden
+WARN = -Wall -Wextra -Wpedantic -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wcast-qual -Wwrite-strings \
+       -Wpointer-arith -Wundef -Werror
+# nodelete: libpq and OpenSSL keep pointers into themselves that outlive a lua_State
+override LDFLAGS += -shared -Wl,-z,nodelete
+SANITIZE = -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined
+
+C_FILES   = $(wildcard src/*.c src/*.h)
+LUA_FILES = $(wildcard src/*.lua src/*/*.lua src/*/*/*.lua)
+PG        = spec/support/pg run
+AGAIN     = $(MAKE) --no-print-directory
+LUA_ENV   = env LUA_INIT= LUA_PATH="./src/?.lua;./spec/?.lua;;" LUA_CPATH="./$(BUILD)/$(1)/?.so;;"
+
+.PHONY: all build demo test asan lint format floors rock rockspec bench install clean
+.SUFFIXES:
+all: build
+
+# An interpreter's module: objects of its own, and no Lua library linked, since the interpreter brings it.
+define module
+$(BUILD)/$(1)/dblink/core.so: $(patsubst src/%.c,$(BUILD)/$(1)/obj/%.o,$(wildcard src/*.c))
+	@mkdir -p $$(@D)
+	$$(CC) $$(CFLAGS) -o $$@ $$^ $$(LDFLAGS) $$$$(pkg-config --libs libpq) -lpthread
+$(BUILD)/$(1)/obj/%.o: src/%.c Makefile
+	@mkdir -p $$(@D)
+	$$(CC) $$(WARN) $$(CPPFLAGS) $$(CFLAGS) -MMD -MP $$$$(pkg-config --cflags $(1) libpq | sed 's/-I */-isystem /g') -c -o $$@ $$<
+endef
+$(foreach lua,$(LUAS),$(eval $(call module,$(lua))))
+-include $(wildcard $(BUILD)/*/obj/*.d)
+
+build: $(LUAS:%=$(BUILD)/%/dblink/core.so)
+
+# Whether a package is missing is asked each time: that costs 50 ms, and a stamp file would lie.
+setup.%:
+	@spec/support/setup $*
+
+demo: setup.build setup.server
+	@$(AGAIN) -s build LUA=5.4
+	@$(call LUA_ENV,lua5.4) $(PG) lua5.4 examples/orchestrate.lua
+
+test: setup.build setup.test
+	@$(AGAIN) -s build
+	@BUILD=$(BUILD) spec/support/test $(LUAS) -- $(BUSTED)
+
+asan: setup.build setup.test
+	@mkdir -p build && gcc -shared -fPIC -o build/unpreload.so spec/support/unpreload.c
+	@$(AGAIN) -s build BUILD=build/asan LUA="$(ASAN_LUAS)" CC=gcc CFLAGS="$(SANITIZE)" LDFLAGS="-fsanitize=address,undefined"
+	@BUILD=build/asan DBLINK_UNDER=spec/support/asan-run DBLINK_LIMIT=$${DBLINK_LIMIT:-600} \
+	  spec/support/test $(ASAN_LUAS) -- --helper=spec/support/gcstress.lua $(BUSTED)
+
+lint: setup.build setup.lint
+	luacheck -q . *.rockspec .luacheckrc
+	clang-format --dry-run -Werror $(C_FILES) spec/support/*.c
+	cppcheck -q --enable=warning,performance,portability --inline-suppr --std=c99 --error-exitcode=1 src
+	@echo "clang $(WARN)" && $(AGAIN) -s build BUILD=build/clang LUA="5.1 5.4" CC=clang
+
+format: setup.lint
+	clang-format -i $(C_FILES) spec/support/*.c
+
+floors: setup.build
+	@lua5.4 spec/support/floors.lua
+
+rockspec: setup.build
+	@$(call LUA_ENV,lua5.4) lua5.4 spec/support/rockspec.lua
+
+# Without any server: what is needed lies here. In a copy, since luarocks leaves its objects beside the sources.
+rock: setup.build setup.rock
+	@luarocks lint dblink-scm-1.rockspec
+	@rm -rf build/rock && mkdir -p build/rock/none
+	@for v in 5.1 5.4; do \
+	  mkdir -p build/rock/$$v && cp -r dblink-scm-1.rockspec src build/rock/$$v && \
+	  (cd build/rock/$$v && luarocks --lua-version=$$v --tree="$$PWD/tree" --only-server="$$PWD/../none" make >log 2>&1 || { cat log; exit 1; }) && \
+	  (cd / && t=$(CURDIR)/build/rock/$$v/tree && LUA_INIT= LUA_PATH="$$t/share/lua/$$v/?.lua" LUA_CPATH="$$t/lib/lua/$$v/?.so" \
+	    lua$$v -e 'io.write("rock: ", _VERSION, ": dblink ", tostring(require("dblink")._VERSION), "\n")') || exit 1; \
+	done
+
+bench: setup.build setup.server build
+	@for l in $(LUAS); do echo "== $$l"; $(call LUA_ENV,$$l) $(PG) $$l bench/run.lua || exit 1; done
+
+install: build
+	@for l in $(LUAS); do v=$${l#lua}; [ $$l != luajit ] || v=5.1; d="$(DESTDIR)$(PREFIX)"; \
+	  install -D -m 755 $(BUILD)/$$l/dblink/core.so "$$d/lib/lua/$$v/dblink/core.so" || exit 1; \
+	  for f in $(LUA_FILES:src/%=%); do install -D -m 644 src/$$f "$$d/share/lua/$$v/$$f" || exit 1; done; \
+	done
+
+clean:
+	rm -rf build
