@@ -66,7 +66,7 @@ asan: setup.build setup.test
 	  spec/support/test $(ASAN_LUAS) -- --helper=spec/support/gcstress.lua $(BUSTED)
 
 lint: setup.build setup.lint
-	luacheck -q . *.rockspec .luacheckrc
+	luacheck --no-color -q . *.rockspec .luacheckrc
 	clang-format --dry-run -Werror $(C_FILES) spec/support/*.c
 	cppcheck -q --enable=warning,performance,portability --inline-suppr --std=c99 --error-exitcode=1 src
 	@echo "clang $(WARN)" && $(AGAIN) -s build BUILD=build/clang LUA="5.1 5.4" CC=clang
