@@ -1,0 +1,128 @@
+#include "compat.h"
+
+#include <stdio.h>
+
+void dbl_getuservalue(lua_State *L, int i)
+{
+#if LUA_VERSION_NUM >= 504
+    lua_getiuservalue(L, i, 1);
+#elif LUA_VERSION_NUM >= 502
+    lua_getuservalue(L, i);
+#else
+    /* A new userdata inherits the environment of the C function that made it:
+     * the globals, or the loader's table.  Ours are marked. */
+    lua_getfenv(L, i);
+    lua_pushliteral(L, "dblink.uservalue");
+    lua_rawget(L, -2);
+    if (!lua_toboolean(L, -1)) {
+        lua_pop(L, 2);
+        lua_pushnil(L);
+        return;
+    }
+    lua_pop(L, 1);
+#endif
+}
+
+void dbl_setuservalue(lua_State *L, int i)
+{
+#if LUA_VERSION_NUM >= 504
+    lua_setiuservalue(L, i, 1);
+#elif LUA_VERSION_NUM >= 502
+    lua_setuservalue(L, i);
+#else
+    i = dbl_absindex(L, i);
+    lua_pushliteral(L, "dblink.uservalue");
+    lua_pushboolean(L, 1);
+    lua_rawset(L, -3);
+    lua_setfenv(L, i);
+#endif
+}
+
+void dbl_setfuncs(lua_State *L, const luaL_Reg *functions, int nup)
+{
+    luaL_checkstack(L, nup + 1, "too many upvalues");
+    for (; functions->name; functions++) {
+        for (int i = 0; i < nup; i++)
+            lua_pushvalue(L, -nup);
+        lua_pushcclosure(L, functions->func, nup);
+        lua_setfield(L, -(nup + 2), functions->name);
+    }
+    lua_pop(L, nup);
+}
+
+void *dbl_testudata(lua_State *L, int i, const char *name)
+{
+    void *box = lua_touserdata(L, i);
+    if (!box || !lua_getmetatable(L, i))
+        return NULL;
+    lua_getfield(L, LUA_REGISTRYINDEX, name);
+    if (!lua_rawequal(L, -1, -2))
+        box = NULL;
+    lua_pop(L, 2);
+    return box;
+}
+
+int dbl_newclass(lua_State *L, const char *name, const luaL_Reg *metamethods,
+                 const luaL_Reg *methods)
+{
+    int fresh = luaL_newmetatable(L, name);
+    if (!fresh)
+        return 0;
+    if (metamethods)
+        dbl_setfuncs(L, metamethods, 0);
+    if (methods) {
+        lua_newtable(L); /* metatable, methods */
+        dbl_setfuncs(L, methods, 0);
+        lua_setfield(L, -2, "__index");
+    }
+    lua_pushstring(L, name);
+    lua_setfield(L, -2, "__name");
+    lua_pushstring(L, name);
+    lua_setfield(L, -2, "__metatable");
+    return 1;
+}
+
+void dbl_setprivate(lua_State *L, const char *name) { lua_setfield(L, LUA_REGISTRYINDEX, name); }
+
+void dbl_getprivate(lua_State *L, const char *name) { lua_getfield(L, LUA_REGISTRYINDEX, name); }
+
+void dbl_pushint8(lua_State *L, long long value)
+{
+#if DBL_HAS_INTEGER
+    lua_pushinteger(L, (lua_Integer)value);
+#else
+    if (value >= -(1LL << 53) && value <= 1LL << 53) {
+        lua_pushnumber(L, (lua_Number)value);
+    } else {
+        char digits[24];
+        lua_pushlstring(L, digits, (size_t)snprintf(digits, sizeof digits, "%lld", value));
+    }
+#endif
+}
+
+const char *dbl_tolstring(lua_State *L, int i, size_t *size)
+{
+#if LUA_VERSION_NUM >= 502
+    return luaL_tolstring(L, i, size);
+#else
+    if (!luaL_callmeta(L, i, "__tostring")) {
+        switch (lua_type(L, i)) {
+        case LUA_TNUMBER:
+        case LUA_TSTRING:
+            lua_pushvalue(L, i);
+            break;
+        case LUA_TBOOLEAN:
+            lua_pushstring(L, lua_toboolean(L, i) ? "true" : "false");
+            break;
+        case LUA_TNIL:
+            lua_pushliteral(L, "nil");
+            break;
+        default:
+            lua_pushfstring(L, "%s: %p", luaL_typename(L, i), lua_topointer(L, i));
+        }
+    }
+    if (!lua_isstring(L, -1))
+        luaL_error(L, "'__tostring' must return a string");
+    return lua_tolstring(L, -1, size);
+#endif
+}

@@ -1,0 +1,68 @@
+/*
+ * compat.h -- one Lua API for 5.1, LuaJIT and 5.2 to 5.5.
+ *
+ * The rest of the code is written for current Lua.  What an older one lacks
+ * it learns here; no other file mentions a version of Lua.  Everything has
+ * our prefix, since a host may export names of its own (Redis does).
+ */
+#ifndef DBL_COMPAT_H
+#define DBL_COMPAT_H
+
+#include <stddef.h>
+
+#include <lauxlib.h>
+#include <lua.h>
+
+/* 1 where lua_Integer holds every int8; else a number is a double. */
+#define DBL_HAS_INTEGER (LUA_VERSION_NUM >= 503)
+
+#if DBL_HAS_INTEGER
+#define dbl_isinteger lua_isinteger
+#else
+#define dbl_isinteger(L, i) 0
+#endif
+
+#if LUA_VERSION_NUM >= 502
+#define dbl_rawlen lua_rawlen
+#else
+#define dbl_rawlen lua_objlen
+#endif
+
+#if LUA_VERSION_NUM >= 504
+#define dbl_newuserdata(L, size) lua_newuserdatauv(L, size, 1)
+#else
+#define dbl_newuserdata(L, size) lua_newuserdata(L, size)
+#endif
+
+/* A stack index that stays right when something is pushed. */
+#define dbl_absindex(L, i) ((i) > 0 || (i) <= LUA_REGISTRYINDEX ? (i) : lua_gettop(L) + (i) + 1)
+
+/* One Lua table with each userdata.  get pushes the table, or nil where none
+ * was set; set takes the table from the top of the stack. */
+void dbl_getuservalue(lua_State *L, int i);
+void dbl_setuservalue(lua_State *L, int i);
+
+/* luaL_setfuncs: adds the functions to the table below the nup upvalues on
+ * the top, which it pops. */
+void dbl_setfuncs(lua_State *L, const luaL_Reg *functions, int nup);
+
+/* luaL_testudata: the userdata at i if its metatable is the one of that name. */
+void *dbl_testudata(lua_State *L, int i, const char *name);
+
+/* Makes the metatable of a class and leaves it on the stack: __index holds the
+ * methods, __name the name, __metatable hides it all.  0 where it was there. */
+int dbl_newclass(lua_State *L, const char *name, const luaL_Reg *metamethods,
+                 const luaL_Reg *methods);
+
+/* lua_rawsetp and lua_rawgetp on the registry. */
+void dbl_setprivate(lua_State *L, const char *name);
+void dbl_getprivate(lua_State *L, const char *name);
+
+/* An int8: an integer where Lua has them; else a number while that is exact,
+ * and beyond it the decimal digits as a string. */
+void dbl_pushint8(lua_State *L, long long value);
+
+/* What tostring() gives, pushed; NULL never. */
+const char *dbl_tolstring(lua_State *L, int i, size_t *size);
+
+#endif

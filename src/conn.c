@@ -1,0 +1,365 @@
+/*
+ * conn.c -- a PGconn owned by Lua: closing it, and asking what it knows.
+ *
+ * A getter never goes to the network.  close never waits: it serves __gc and
+ * __close too, in a loop's thread, with a query running, or in a forked child.
+ * A child must not speak on its parent's connection, not even to say good-bye:
+ * it closes its copy of the descriptor and lets the memory go with the process.
+ */
+#include "conn.h"
+
+#include <math.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "fail.h"
+#include "request.h"
+
+static unsigned generation; /* counts the forks that led to this process */
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+static void forked(void) { generation++; }
+
+static void watch_forks(void) { pthread_atfork(NULL, NULL, forked); }
+
+Conn *dbl_conn_new(lua_State *L)
+{
+    Conn *c = dbl_newuserdata(L, sizeof *c);
+    memset(c, 0, sizeof *c);
+    c->closed = 1;
+    c->deadline = DBL_NEVER;
+    pthread_once(&once, watch_forks);
+    c->born = generation;
+    luaL_getmetatable(L, DBL_CONN);
+    lua_setmetatable(L, -2);
+    return c;
+}
+
+Conn *dbl_conn_any(lua_State *L, int i) { return luaL_checkudata(L, i, DBL_CONN); }
+
+Conn *dbl_conn(lua_State *L, int i)
+{
+    Conn *c = luaL_checkudata(L, i, DBL_CONN);
+    if (c->closed)
+        luaL_error(L, "connection is closed");
+    if (c->born != generation)
+        luaL_error(L, "connection belongs to the parent process: open one after fork");
+    return c;
+}
+
+Conn *dbl_conn_ready(lua_State *L, int i)
+{
+    Conn *c = dbl_conn(L, i);
+    if (!c->pg)
+        dbl_conn_fail(L, c);
+    else if (c->held)
+        dbl_fail(L, DBL_USAGE, "connection is in use: another coroutine waits for: %s", c->sql);
+    else
+        return c;
+    return NULL;
+}
+
+int dbl_conn_failed(const Conn *c)
+{
+    return c->attempt && (c->attempt->deadline == 0 || PQstatus(c->attempt->pg) == CONNECTION_BAD);
+}
+
+int dbl_conn_fail(lua_State *L, Conn *c)
+{
+    if (!dbl_conn_failed(c))
+        return dbl_fail(L, DBL_USAGE, "connection is not open yet: conn:step() until it gives nil");
+    luaL_Buffer b;
+    const char *earlier = c->attempt->earlier;
+    lua_pushnil(L);
+    luaL_buffinit(L, &b);
+    if (earlier)
+        luaL_addstring(&b, earlier);
+    if (c->attempt->deadline != 0)
+        luaL_addstring(&b, PQerrorMessage(c->attempt->pg));
+    luaL_pushresult(&b);
+    dbl_push_error(L, DBL_CONNECTION, "%s", lua_tostring(L, -1));
+    lua_remove(L, -2);
+    lua_pushboolean(L, 1);
+    lua_setfield(L, -2, "connection_lost");
+    return 2;
+}
+
+void dbl_conn_adopt(Conn *c, PGconn *pg)
+{
+    c->pg = pg;
+    dbl_notices_watch(&c->notices, pg);
+    PQsetnonblocking(pg, 1);
+}
+
+void dbl_conn_begin(Conn *c, const char *sql, size_t size, int goal)
+{
+    if (size >= sizeof c->sql)
+        size = sizeof c->sql - 1;
+    memcpy(c->sql, sql, size);
+    c->sql[size] = '\0';
+    c->goal = (unsigned char)goal;
+    c->fresh = 1;
+    c->failed = c->cancelled = c->copy = 0;
+    if (c->kept) {
+        PQclear(c->kept);
+        c->kept = NULL;
+    }
+}
+
+void dbl_conn_close(Conn *c)
+{
+    PGconn *pg = c->pg;
+    Attempt *attempt = c->attempt;
+    if (c->closed)
+        return;
+    c->closed = 1;
+    c->pg = NULL;
+    c->attempt = NULL;
+    if (c->born != generation) {
+        int fd = PQsocket(attempt ? attempt->pg : pg);
+        if (fd >= 0)
+            close(fd);
+        return;
+    }
+    PQclear(c->kept);
+    PQfreemem(c->notify);
+    c->kept = NULL;
+    c->notify = NULL;
+    if (attempt) {
+        dbl_attempt_free(attempt);
+        free(attempt);
+    }
+    if (pg) {
+        if (PQtransactionStatus(pg) == PQTRANS_ACTIVE)
+            dbl_request_errand(pg);
+        PQfinish(pg);
+    }
+    dbl_notices_free(&c->notices);
+}
+
+void dbl_push_events(lua_State *L, int events)
+{
+    static const char *const words[] = {NULL, "r", "w", "rw"};
+    if (events)
+        lua_pushstring(L, words[events]);
+    else
+        lua_pushnil(L);
+}
+
+double dbl_opt_deadline(lua_State *L, int i)
+{
+    if (lua_isnoneornil(L, i))
+        return DBL_NEVER;
+    lua_Number seconds = luaL_checknumber(L, i);
+    luaL_argcheck(L, seconds >= 0, i, "seconds must not be negative");
+    return seconds < 1e9 ? dbl_now() + seconds : DBL_NEVER;
+}
+
+/* The PGconn that getters ask: also one that is connecting. */
+static PGconn *any_pg(Conn *c) { return c->pg ? c->pg : c->attempt ? c->attempt->pg : NULL; }
+
+static int conn_close(lua_State *L)
+{
+    dbl_conn_close(dbl_conn_any(L, 1));
+    return 0;
+}
+
+static int conn_tostring(lua_State *L)
+{
+    Conn *c = dbl_conn_any(L, 1);
+    PGconn *pg = any_pg(c);
+    if (c->closed || !pg)
+        lua_pushliteral(L, "dblink.connection (closed)");
+    else
+        lua_pushfstring(L, "dblink.connection (%s@%s/%s, %s)", PQuser(pg) ? PQuser(pg) : "",
+                        PQhost(pg) ? PQhost(pg) : "", PQdb(pg) ? PQdb(pg) : "",
+                        !c->pg                            ? "connecting"
+                        : PQstatus(pg) == CONNECTION_BAD ? "lost"
+                                                          : "open");
+    return 1;
+}
+
+static int conn_status(lua_State *L)
+{
+    Conn *c = dbl_conn_any(L, 1);
+    lua_pushstring(L, c->closed                            ? "closed"
+                      : dbl_conn_failed(c)               ? "bad"
+                      : !c->pg                           ? "connecting"
+                      : PQstatus(c->pg) == CONNECTION_OK ? "ok"
+                                                           : "bad");
+    return 1;
+}
+
+static int conn_transaction_status(lua_State *L)
+{
+    static const char *const names[] = {"idle", "active", "intrans", "inerror", "unknown"};
+    lua_pushstring(L, names[PQtransactionStatus(dbl_conn(L, 1)->pg)]);
+    return 1;
+}
+
+static int conn_parameter(lua_State *L)
+{
+    lua_pushstring(L, PQparameterStatus(dbl_conn(L, 1)->pg, luaL_checkstring(L, 2)));
+    return 1;
+}
+
+static int conn_server_version(lua_State *L)
+{
+    lua_pushinteger(L, PQserverVersion(dbl_conn(L, 1)->pg));
+    return 1;
+}
+
+static int conn_backend_pid(lua_State *L)
+{
+    lua_pushinteger(L, PQbackendPID(dbl_conn(L, 1)->pg));
+    return 1;
+}
+
+static int is_secret(const PQconninfoOption *o) { return strchr(o->dispchar, '*') != NULL; }
+
+/* The conninfo as it was understood, defaults included and secrets left out. */
+static int conn_info(lua_State *L)
+{
+    Conn *c = dbl_conn(L, 1);
+    lua_settop(L, 1);
+    lua_newtable(L);
+    /* The list must be freed though Lua may raise: size it, then copy in. */
+    PQconninfoOption *options = PQconninfo(any_pg(c));
+    if (!options)
+        return dbl_fail(L, DBL_MEMORY, "out of memory");
+    size_t size = 0;
+    for (PQconninfoOption *o = options; o->keyword; o++)
+        if (o->val && *o->val && !is_secret(o))
+            size += strlen(o->keyword) + strlen(o->val) + 2;
+    PQconninfoFree(options);
+    char *text = lua_newuserdata(L, size + 1), *to = text, *end = text + size;
+    options = PQconninfo(any_pg(c));
+    for (PQconninfoOption *o = options; o && o->keyword; o++)
+        if (o->val && *o->val && !is_secret(o)) {
+            size_t k = strlen(o->keyword) + 1, v = strlen(o->val) + 1;
+            if (k + v > (size_t)(end - to))
+                break;
+            memcpy(to, o->keyword, k);
+            memcpy(to + k, o->val, v);
+            to += k + v;
+        }
+    PQconninfoFree(options);
+    for (char *s = text; s < to;) {
+        char *value = s + strlen(s) + 1;
+        lua_pushstring(L, value);
+        lua_setfield(L, 2, s);
+        s = value + strlen(value) + 1;
+    }
+    lua_pushvalue(L, 2);
+    return 1;
+}
+
+static int conn_getfd(lua_State *L)
+{
+    Conn *c = dbl_conn_any(L, 1);
+    PGconn *pg = any_pg(c);
+    int fd = pg ? PQsocket(pg) : -1;
+    if (fd < 0)
+        lua_pushnil(L);
+    else
+        lua_pushinteger(L, fd);
+    return 1;
+}
+
+/* LuaSocket asks whether something is buffered, so that select must not wait. */
+static int conn_dirty(lua_State *L)
+{
+    Conn *c = dbl_conn_any(L, 1);
+    lua_pushboolean(L, c->pg && PQtransactionStatus(c->pg) == PQTRANS_ACTIVE && !PQisBusy(c->pg));
+    return 1;
+}
+
+static int conn_error_message(lua_State *L)
+{
+    Conn *c = dbl_conn(L, 1);
+    const char *message = PQerrorMessage(any_pg(c));
+    size_t size = strlen(message);
+    if (size > 0 && message[size - 1] == '\n')
+        size--;
+    if (size == 0)
+        lua_pushliteral(L, "OK");
+    else
+        lua_pushlstring(L, message, size);
+    return 1;
+}
+
+/* The notices that came, as error objects, oldest first, with how many were dropped. */
+static int conn_notices(lua_State *L)
+{
+    Conn *c = dbl_conn_any(L, 1);
+    lua_settop(L, 1);
+    lua_newtable(L);
+    for (int n = 1; c->notices.first; n++) {
+        const char *text = c->notices.first->fields;
+        dbl_push_error(L, DBL_SERVER, "%s", "");
+        while (*text) {
+            const Field *f = dbl_fields;
+            while (f->name && f->code != *text)
+                f++;
+            dbl_set_field(L, f, text + 1);
+            text += strlen(text) + 1;
+        }
+        lua_rawseti(L, 2, n);
+        free(dbl_notices_take(&c->notices));
+    }
+    lua_pushinteger(L, c->notices.dropped);
+    c->notices.dropped = 0;
+    return 2;
+}
+
+const luaL_Reg dbl_conn_methods[] = {
+    {"close",              conn_close             },
+    {"status",             conn_status            },
+    {"transaction_status", conn_transaction_status},
+    {"parameter",          conn_parameter         },
+    {"server_version",     conn_server_version    },
+    {"backend_pid",        conn_backend_pid       },
+    {"info",               conn_info              },
+    {"getfd",              conn_getfd             },
+    {"pollfd",             conn_getfd             },
+    {"dirty",              conn_dirty             },
+    {"error_message",      conn_error_message     },
+    {NULL,                 NULL                   },
+};
+
+/* core.sever(conn): ends the connection where it cannot be brought back to order.
+ * libpq meets the end of file and says so to whoever asks next. */
+static int conn_sever(lua_State *L)
+{
+    Conn *c = dbl_conn(L, 1);
+    PGconn *pg = any_pg(c);
+    if (c->pg && PQtransactionStatus(c->pg) == PQTRANS_ACTIVE)
+        dbl_request_errand(c->pg);
+    if (pg && PQsocket(pg) >= 0)
+        shutdown(PQsocket(pg), SHUT_RDWR);
+    if (c->pg)
+        PQconsumeInput(c->pg);
+    return 0;
+}
+
+const luaL_Reg dbl_conn_functions[] = {
+    {"sever",        conn_sever  },
+    {"take_notices", conn_notices},
+    {NULL,           NULL        },
+};
+
+static const luaL_Reg metamethods[] = {
+    {"__gc",       conn_close   },
+    {"__close",    conn_close   },
+    {"__tostring", conn_tostring},
+    {NULL,         NULL         },
+};
+
+void dbl_conn_open(lua_State *L)
+{
+    dbl_newclass(L, DBL_CONN, metamethods, dbl_conn_methods);
+    lua_pop(L, 1);
+}

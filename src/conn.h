@@ -1,0 +1,81 @@
+/*
+ * conn.h -- a PGconn owned by Lua, and what is going on upon it.
+ */
+#ifndef DBL_CONN_H
+#define DBL_CONN_H
+
+#include "attempt.h"
+#include "block.h"
+#include "compat.h"
+#include "notice.h"
+#include "pq.h"
+
+#define DBL_CONN "dblink.connection"
+
+/* What dbl_step drives at. */
+enum {
+    DBL_GOAL_NEXT, /* the next result can be had without waiting */
+    DBL_GOAL_LAST, /* the query is over, its last result or first error kept */
+};
+
+typedef struct Conn {
+    PGconn *pg;       /* NULL: closed, or still connecting */
+    Attempt *attempt; /* while connecting */
+    PGresult *kept;   /* on its way to Lua: nothing is lost when Lua raises */
+    PGnotify *notify; /* likewise */
+    Notices notices;
+    double deadline;    /* of the operation under way, or DBL_NEVER */
+    unsigned born;      /* the fork generation it was opened in */
+    unsigned char goal; /* DBL_GOAL_... */
+    unsigned char closed;
+    unsigned char fresh;     /* sent just now: nothing can have arrived yet */
+    unsigned char failed;    /* kept is the first error of the query */
+    unsigned char cancelled; /* a cancel was sent while this query ran */
+    unsigned char copy;      /* a COPY nobody serves, being brought to its end */
+    unsigned char plain;     /* its wait is poll(2): C may block in place */
+    unsigned char held;      /* some coroutine waits on it */
+    unsigned char habits;    /* how results are read by default: DBL_READ_... of result.h */
+    unsigned char reading;   /* how those of this query are */
+    unsigned char own_null;  /* this query has a `null` of its own */
+    char sql[96];            /* how the query under way begins, for error messages */
+} Conn;
+
+/* A new connection, closed yet, on the top of the stack. */
+Conn *dbl_conn_new(lua_State *L);
+
+/* The connection at stack index i, in whatever state; raises if it is none. */
+Conn *dbl_conn_any(lua_State *L, int i);
+
+/* The same, open: raises where it is closed, or is a parent process's. */
+Conn *dbl_conn(lua_State *L, int i);
+
+/* The same for a verb that begins something: connected, and no coroutine
+ * waiting on it.  NULL with nil and an error object pushed where it is not. */
+Conn *dbl_conn_ready(lua_State *L, int i);
+
+/* Whether its attempt to connect has come to a bad end. */
+int dbl_conn_failed(const Conn *c);
+
+/* nil and the error of a connection that is not open: still connecting, or why not. */
+int dbl_conn_fail(lua_State *L, Conn *c);
+
+/* Closes without waiting: what runs on the server is asked to stop. */
+void dbl_conn_close(Conn *c);
+
+/* Connecting is over: takes the PGconn of a good attempt. */
+void dbl_conn_adopt(Conn *c, PGconn *pg);
+
+/* Notes how a query begins, and that it begins. */
+void dbl_conn_begin(Conn *c, const char *sql, size_t size, int goal);
+
+/* The events as the words of the design: "r", "w", "rw"; nil for 0. */
+void dbl_push_events(lua_State *L, int events);
+
+/* A number of seconds from now at i, or nothing: a deadline. */
+double dbl_opt_deadline(lua_State *L, int i);
+
+extern const luaL_Reg dbl_conn_methods[];
+extern const luaL_Reg dbl_conn_functions[];
+void dbl_conn_open(lua_State *L);
+
+#endif

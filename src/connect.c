@@ -1,0 +1,209 @@
+/*
+ * connect.c -- from a conninfo to a connection that is being opened.
+ *
+ * A conninfo is a string of key=value, a URI, or a table of libpq's keywords.
+ * A string is taken apart by libpq first, so that "nonsense" is an error and
+ * not the name of a database.  No error message repeats what may be part of a
+ * password.
+ */
+#include "connect.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "conn.h"
+#include "fail.h"
+#include "pq.h"
+
+#define BOX "dblink.conninfo"
+
+enum { MOST = 128 }; /* keywords; libpq 18 has some 50 */
+
+typedef struct Conninfo {
+    const char *keywords[MOST], *values[MOST];
+    int count;
+} Conninfo;
+
+static PQconninfoOption **new_box(lua_State *L)
+{
+    PQconninfoOption **box = lua_newuserdata(L, sizeof *box);
+    *box = NULL;
+    luaL_getmetatable(L, BOX);
+    lua_setmetatable(L, -2);
+    return box;
+}
+
+static int box_gc(lua_State *L)
+{
+    PQconninfoOption **box = lua_touserdata(L, 1);
+    PQconninfoFree(*box);
+    *box = NULL;
+    return 0;
+}
+
+static void add(lua_State *L, Conninfo *info, const char *keyword, const char *value)
+{
+    if (info->count >= MOST - 3)
+        luaL_error(L, "conninfo with too many keywords");
+    info->keywords[info->count] = keyword;
+    info->values[info->count++] = value;
+}
+
+static int mentions(const Conninfo *info, const char *keyword)
+{
+    for (int i = 0; i < info->count; i++)
+        if (strcmp(info->keywords[i], keyword) == 0)
+            return 1;
+    return 0;
+}
+
+/* libpq's complaints quote what they could not read.  Where a password may be
+ * near, nothing is quoted but the names of keywords. */
+static void push_complaint(lua_State *L, const char *conninfo, const char *complaint)
+{
+    const char *from = strchr(complaint, '"'), *to = from ? strrchr(complaint, '"') : NULL;
+    int secret = strstr(conninfo, "pass") || strstr(conninfo, "PASS") || strchr(conninfo, '@');
+    if (secret && from && to > from && strncmp(complaint, "invalid connection option", 25) != 0) {
+        lua_pushlstring(L, complaint, (size_t)(from - complaint));
+        lua_pushfstring(L, "%s\"...\"%s", lua_tostring(L, -1), to + 1);
+        lua_remove(L, -2);
+    } else {
+        lua_pushstring(L, complaint);
+    }
+}
+
+/* Reads a string.  Pushes a box that must stay.  0 with nil and an error pushed. */
+static int read_string(lua_State *L, int i, Conninfo *info)
+{
+    size_t size;
+    const char *conninfo = luaL_checklstring(L, i, &size);
+    if (strlen(conninfo) != size)
+        luaL_argerror(L, i, "conninfo with a NUL byte");
+    PQconninfoOption **box = new_box(L);
+    char *complaint = NULL;
+    *box = PQconninfoParse(conninfo, &complaint);
+    if (!*box) {
+        /* keep it in the box's place while Lua may raise: copy it first */
+        char text[512];
+        strncpy(text, complaint ? complaint : "out of memory", sizeof text - 1);
+        text[sizeof text - 1] = '\0';
+        PQfreemem(complaint);
+        push_complaint(L, conninfo, text);
+        dbl_fail(L, DBL_USAGE, "%s", lua_tostring(L, -1));
+        return 0;
+    }
+    for (PQconninfoOption *o = *box; o->keyword; o++)
+        if (o->val)
+            add(L, info, o->keyword, o->val);
+    return 1;
+}
+
+/* Reads a table.  Pushes a table of the strings, which must stay. */
+static void read_table(lua_State *L, int i, Conninfo *info)
+{
+    lua_newtable(L);
+    int keep = lua_gettop(L), n = 0;
+    for (lua_pushnil(L); lua_next(L, i); lua_pop(L, 1)) {
+        if (lua_type(L, -2) != LUA_TSTRING)
+            luaL_argerror(L, i, "conninfo has a key that is no string");
+        const char *key = lua_tostring(L, -2);
+        switch (lua_type(L, -1)) {
+        case LUA_TBOOLEAN:
+            lua_pushinteger(L, lua_toboolean(L, -1));
+            break;
+        case LUA_TNUMBER:
+        case LUA_TSTRING:
+            lua_pushvalue(L, -1);
+            break;
+        default:
+            luaL_argerror(L, i, lua_pushfstring(L, "conninfo.%s is a %s, not a string", key,
+                                                luaL_typename(L, -1)));
+        }
+        size_t size;
+        const char *value = lua_tolstring(L, -1, &size); /* number to string, in the copy */
+        if (strlen(value) != size)
+            luaL_argerror(L, i, lua_pushfstring(L, "conninfo.%s has a NUL byte", key));
+        lua_rawseti(L, keep, ++n);
+        add(L, info, key, value);
+    }
+}
+
+/* Begins; the connection is on the top of the stack already. */
+static int begin(lua_State *L, Conn *c, Conninfo *info)
+{
+    if (!mentions(info, "client_encoding"))
+        add(L, info, "client_encoding", "UTF8");
+    if (!mentions(info, "fallback_application_name"))
+        add(L, info, "fallback_application_name", "dblink");
+    info->keywords[info->count] = info->values[info->count] = NULL;
+    c->attempt = calloc(1, sizeof *c->attempt);
+    if (!c->attempt || !dbl_attempt_start(c->attempt, info->keywords, info->values)) {
+        if (c->attempt)
+            dbl_attempt_free(c->attempt);
+        free(c->attempt);
+        c->attempt = NULL;
+        return dbl_fail(L, DBL_MEMORY, "out of memory");
+    }
+    c->closed = 0;
+    c->goal = DBL_GOAL_NEXT;
+    dbl_conn_begin(c, "connect", 7, DBL_GOAL_NEXT);
+    return 0;
+}
+
+/* core.connect_start(conninfo): a connecting connection, or nil and an error. */
+static int connect_start(lua_State *L)
+{
+    Conninfo info = {.count = 0};
+    lua_settop(L, 1);
+    if (lua_type(L, 1) == LUA_TTABLE)
+        read_table(L, 1, &info);
+    else if (!read_string(L, 1, &info))
+        return 2;
+    Conn *c = dbl_conn_new(L);
+    c->plain = 1;
+    return begin(L, c, &info) ? 2 : dbl_conn_failed(c) ? dbl_conn_fail(L, c) : 1;
+}
+
+/* core.reset_start(conn): the same connection anew, as it was opened. */
+static int conn_reset_start(lua_State *L)
+{
+    Conn *c = dbl_conn(L, 1);
+    Conninfo info = {.count = 0};
+    PQconninfoOption **box = new_box(L);
+    *box = PQconninfo(c->pg ? c->pg : c->attempt->pg);
+    if (!*box)
+        return dbl_fail(L, DBL_MEMORY, "out of memory");
+    for (PQconninfoOption *o = *box; o->keyword; o++)
+        if (o->val)
+            add(L, &info, o->keyword, o->val);
+    dbl_conn_close(c);
+    c->deadline = dbl_opt_deadline(L, 2);
+    if (begin(L, c, &info))
+        return 2;
+    lua_pushboolean(L, 1);
+    return 1;
+}
+
+/* core.opened(conn): true, or nil and why it is not. */
+static int conn_opened(lua_State *L)
+{
+    Conn *c = dbl_conn(L, 1);
+    if (!c->pg)
+        return dbl_conn_fail(L, c);
+    lua_pushboolean(L, 1);
+    return 1;
+}
+
+const luaL_Reg dbl_connect_functions[] = {
+    {"connect_start", connect_start   },
+    {"reset_start",   conn_reset_start},
+    {"opened",        conn_opened     },
+    {NULL,            NULL            },
+};
+
+void dbl_connect_open(lua_State *L)
+{
+    static const luaL_Reg metamethods[] = {{"__gc", box_gc}, {NULL, NULL}};
+    dbl_newclass(L, BOX, metamethods, NULL);
+    lua_pop(L, 1);
+}

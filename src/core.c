@@ -1,0 +1,184 @@
+/*
+ * core.c -- the table of contents: what require "dblink.core" gives.
+ *
+ * Nothing in here or below ever waits, but poll(2) in block.c for plain
+ * scripts.  The Lua layers stand on top and make the verbs that people use.
+ */
+#include "core.h"
+
+#include "block.h"
+#include "cancel.h"
+#include "conn.h"
+#include "connect.h"
+#include "escape.h"
+#include "fail.h"
+#include "param.h"
+#include "receive.h"
+#include "result.h"
+#include "row.h"
+#include "send.h"
+
+#define VERSION "0.1.0"
+
+/* core.now(): seconds on a monotonic clock. */
+static int now(lua_State *L)
+{
+    lua_pushnumber(L, dbl_now());
+    return 1;
+}
+
+/* core.poll(fd, events [, seconds]): the wait of plain scripts. */
+static int wait_poll(lua_State *L)
+{
+    const char *events = luaL_checkstring(L, 2);
+    int need = 0;
+    for (; *events; events++)
+        need |= *events == 'r' ? DBL_READ : *events == 'w' ? DBL_WRITE : 0;
+    double deadline = dbl_opt_deadline(L, 3);
+    if (dbl_block((int)luaL_checkinteger(L, 1), need, deadline) == 0) {
+        lua_pushnil(L);
+        lua_pushliteral(L, "timeout");
+        return 2;
+    }
+    lua_pushboolean(L, 1); /* also on a signal: whoever waits looks again */
+    return 1;
+}
+
+/* core.failure(kind, message): an error object. */
+static int failure(lua_State *L)
+{
+    dbl_push_error(L, luaL_checkstring(L, 1), "%s", luaL_checkstring(L, 2));
+    return 1;
+}
+
+/* core.on_interrupt(f): f(conn) stops a query that Ctrl-C interrupted. */
+static int on_interrupt(lua_State *L)
+{
+    luaL_checktype(L, 1, LUA_TFUNCTION);
+    lua_settop(L, 1);
+    dbl_setprivate(L, "dblink.interrupted");
+    return 0;
+}
+
+/* The user value of a connection, a table of Lua's: core.state(conn). */
+static int state(lua_State *L)
+{
+    dbl_conn_any(L, 1);
+    dbl_getuservalue(L, 1);
+    if (lua_isnil(L, -1)) {
+        lua_newtable(L);
+        lua_pushvalue(L, -1);
+        dbl_setuservalue(L, 1);
+    }
+    return 1;
+}
+
+static int flag(lua_State *L, int i, const char *name, int bit)
+{
+    lua_getfield(L, i, name);
+    int set = lua_toboolean(L, -1);
+    lua_pop(L, 1);
+    return set ? bit : 0;
+}
+
+/* core.configure(conn, {plain=, raw=, null=, codecs=, array=}): how it waits and
+ * how its results are read. */
+static int configure(lua_State *L)
+{
+    Conn *c = dbl_conn_any(L, 1);
+    luaL_checktype(L, 2, LUA_TTABLE);
+    c->plain = (unsigned char)flag(L, 2, "plain", 1);
+    c->habits = (unsigned char)(flag(L, 2, "raw", DBL_READ_RAW) | flag(L, 2, "null", DBL_READ_NULL) |
+                                flag(L, 2, "codecs", DBL_READ_CODECS) |
+                                flag(L, 2, "array", DBL_READ_ARRAYS));
+    return 0;
+}
+
+/* core.hold(conn, bool): whether some coroutine waits on it. */
+static int hold(lua_State *L)
+{
+    dbl_conn_any(L, 1)->held = (unsigned char)lua_toboolean(L, 2);
+    return 0;
+}
+
+/* core.set_deadline(conn, deadline or nil), on the clock of core.now. */
+static int set_deadline(lua_State *L)
+{
+    dbl_conn_any(L, 1)->deadline = luaL_optnumber(L, 2, DBL_NEVER);
+    return 0;
+}
+
+static const luaL_Reg functions[] = {
+    {"now",          now         },
+    {"poll",         wait_poll   },
+    {"failure",      failure     },
+    {"on_interrupt", on_interrupt},
+    {"state",        state       },
+    {"configure",    configure   },
+    {"hold",         hold        },
+    {"set_deadline", set_deadline},
+    {NULL,           NULL        },
+};
+
+static void set_feature(lua_State *L, const char *name, int has)
+{
+    lua_pushboolean(L, has);
+    lua_setfield(L, -2, name);
+}
+
+static void push_features(lua_State *L)
+{
+    lua_newtable(L);
+    set_feature(L, "pipeline", 1);
+    set_feature(L, "chunked_rows", DBL_HAS_CHUNKED_ROWS);
+    set_feature(L, "async_cancel", DBL_HAS_ASYNC_CANCEL);
+    set_feature(L, "close_prepared", DBL_HAS_CLOSE_PREPARED);
+    set_feature(L, "send_pipeline_sync", DBL_HAS_SEND_PIPELINE_SYNC);
+    set_feature(L, "full_protocol_version", DBL_HAS_FULL_PROTOCOL_VERSION);
+}
+
+/* The methods of connections, all rooms together; Lua adds its own to them. */
+static void push_methods(lua_State *L)
+{
+    static const luaL_Reg *const rooms[] = {
+        dbl_send_methods,
+        dbl_receive_methods,
+        dbl_escape_methods,
+    };
+    luaL_getmetatable(L, DBL_CONN);
+    lua_getfield(L, -1, "__index");
+    lua_remove(L, -2);
+    for (unsigned i = 0; i < sizeof rooms / sizeof rooms[0]; i++)
+        dbl_setfuncs(L, rooms[i], 0);
+}
+
+int luaopen_dblink_core(lua_State *L)
+{
+    static const luaL_Reg *const rooms[] = {
+        functions,          dbl_conn_functions,    dbl_connect_functions, dbl_send_functions,
+        dbl_receive_functions, dbl_cancel_functions, dbl_escape_functions,
+    };
+    dbl_fail_open(L);
+    dbl_param_open(L);
+    dbl_conn_open(L);
+    dbl_connect_open(L);
+    dbl_result_open(L);
+    dbl_row_open(L);
+    dbl_cancel_open(L);
+    dbl_escape_open(L);
+
+    lua_newtable(L);
+    for (unsigned i = 0; i < sizeof rooms / sizeof rooms[0]; i++)
+        dbl_setfuncs(L, rooms[i], 0);
+    dbl_push_null(L);
+    lua_setfield(L, -2, "null");
+    push_features(L);
+    lua_setfield(L, -2, "features");
+    push_methods(L);
+    lua_setfield(L, -2, "methods");
+    lua_pushinteger(L, PQlibVersion());
+    lua_setfield(L, -2, "libpq_version");
+    lua_pushliteral(L, VERSION);
+    lua_setfield(L, -2, "version");
+    return 1;
+}

@@ -1,0 +1,100 @@
+-- Steps + wait = done: every loop that waits is here.
+--
+-- The C core never waits. A loop asks it for a step, waits for what the step
+-- wants, and asks again. How to wait is the connection's own business: two
+-- functions, wait(fd, events, seconds) and forget(fd). Where that is poll(2),
+-- C runs the same loop in place (core.settle), which is what plain scripts pay for.
+--
+-- Below the verbs only deadlines travel: moments on the clock of core.now. The
+-- deadline of what is under way is kept by the connection (conn:timeout()).
+local core = require "dblink.core"
+
+local now, state = core.now, core.state
+
+local await = {}
+
+-- How long a query may take to end after its deadline before the connection is given up.
+await.grace = 5
+
+-- A cancel that reaches the server before it has begun with the query is lost,
+-- so it is sent again after a pause as long as the query runs on.
+local FIRST_PAUSE, LONGEST_PAUSE = 0.01, 0.2
+
+local function seconds_until(moment)
+  if not moment then return nil end
+  local left = moment - now()
+  return left > 0 and left or 0
+end
+
+-- While a connection is being opened its socket may be another after each step,
+-- under the same number even, so the wait forgets it before.
+local function drive(conn)
+  local how = state(conn).wait
+  local connecting = conn:status() == "connecting"
+  local need = conn:step()
+  while need do
+    local fd = conn:getfd()
+    how.wait(fd, need, conn:timeout())
+    if core.overdue(conn) then return false end
+    if connecting then how.forget(fd) end
+    need = conn:step()
+  end
+  return true
+end
+
+-- Waits until nothing is left to do: true, or false when the deadline has come.
+-- A coroutine that waits keeps others off the connection.
+function await.settle(conn)
+  if state(conn).plain then return core.settle(conn) end
+  core.hold(conn, true)
+  local done = drive(conn)
+  core.hold(conn, false)
+  return done
+end
+
+-- Sends one cancel request and sees it through: true, or nil and an error.
+function await.cancel(conn, deadline)
+  local how = state(conn).wait
+  local request, err = core.canceller(conn)
+  if not request then return nil, err end
+  local need = request:step()
+  while need do
+    local fd = request:getfd()
+    how.wait(fd, need, seconds_until(deadline))
+    how.forget(fd)
+    if deadline and now() >= deadline then
+      request:close()
+      return nil, core.failure("timeout", "the cancel request was not taken in time")
+    end
+    need = request:step()
+  end
+  err = request:error()
+  request:close()
+  if err then return nil, err end
+  return true
+end
+
+-- Stops whatever runs and leaves the connection idle, its results thrown away.
+-- Where that does not succeed within the grace time the connection is given up:
+-- nil and an error.
+function await.stop(conn)
+  local last, pause = now() + await.grace, FIRST_PAUSE
+  core.drain(conn)
+  while core.is_active(conn) do
+    await.cancel(conn, last)
+    core.set_deadline(conn, math.min(now() + pause, last))
+    if not await.settle(conn) and now() >= last then
+      core.sever(conn)
+      return nil, core.failure("timeout", "the query could not be stopped in time; the connection is lost")
+    end
+    pause = math.min(pause * 2, LONGEST_PAUSE)
+  end
+  core.drain(conn)
+  core.set_deadline(conn, nil)
+  return true
+end
+
+-- Ctrl-C in a plain script: nothing is left running.
+core.on_interrupt(await.stop)
+
+return await

@@ -1,0 +1,133 @@
+-- The verbs of a connection that wait.
+--
+-- Each begins in C (which checks its arguments and sends), waits through await,
+-- and ends in C (which takes what has arrived). In a plain script C has waited by
+-- itself when it returns; `false` from it means that the waiting is left to us,
+-- or that the deadline has come.
+local core = require "dblink.core"
+local await = require "dblink.await"
+
+local state, now = core.state, core.now
+
+local connection = {}
+
+local methods = core.methods
+
+-- The deadline has come: stop the query, and say so.
+local function timed_out(conn, what)
+  local ok, err = await.stop(conn)
+  if not ok then
+    err.connection_lost = true
+    return nil, err
+  end
+  return nil, core.failure("timeout", what .. " took longer than its timeout")
+end
+
+-- Hands out the notices that came, at a point where Lua code may run.
+local function tell_notices(conn, handler)
+  local notices, dropped = core.take_notices(conn)
+  for _, notice in ipairs(notices) do handler(notice, conn) end
+  return notices, dropped
+end
+
+local function finish(conn, take)
+  if not await.settle(conn) then return timed_out(conn, "the query") end
+  return take(conn)
+end
+
+function methods:query(...)
+  local res, err = core.query(self, ...)
+  if res == false then res, err = finish(self, core.take_last) end
+  return res, err
+end
+
+function methods:get_result(seconds)
+  local res, err = core.get_result(self, seconds)
+  if res == false then res, err = finish(self, core.take_next) end
+  return res, err
+end
+
+methods.try_result = core.try_result
+
+local function next_result(conn, i)
+  local res, err = conn:get_result()
+  if res == nil and err == nil then return nil end
+  return i + 1, res, err
+end
+
+function methods:results()
+  return next_result, self, 0
+end
+
+function methods:exec_all(sql)
+  local ok, err = self:send_query(sql)
+  if not ok then return nil, err end
+  local list = {}
+  for i, res, failure in self:results() do
+    list[i] = res
+    err = err or failure
+  end
+  if err then return nil, err end
+  return list
+end
+
+function methods:cancel(seconds)
+  return await.cancel(self, seconds and now() + seconds)
+end
+
+function methods:reset(seconds)
+  local fd = self:getfd()
+  if fd then state(self).wait.forget(fd) end
+  local ok, err = core.reset_start(self, seconds)
+  if not ok then return nil, err end
+  return connection.open(self)
+end
+
+-- The notices that came since the last call, as error objects, and how many had
+-- to be dropped.
+function methods:notices()
+  return core.take_notices(self)
+end
+
+local close = methods.close
+function methods:close()
+  local fd = self:getfd()
+  if fd then state(self).wait.forget(fd) end
+  close(self)
+end
+
+local OPTIONS = {
+  wait = true, timeout = true, null = true, decode = true, rows = true, on_notice = true,
+}
+
+-- Gives a new connection its wait and its habits.
+function connection.configure(conn, options, how)
+  local s = state(conn)
+  for name in pairs(options) do
+    if not OPTIONS[name] then error("unknown option '" .. tostring(name) .. "'", 3) end
+  end
+  if options.rows ~= nil and options.rows ~= "row" and options.rows ~= "array" then
+    error("option rows must be \"row\" or \"array\"", 3)
+  end
+  s.wait, s.plain = how, how.plain
+  s.null, s.on_notice = options.null, options.on_notice
+  core.configure(conn, {
+    plain = how.plain,
+    raw = options.decode == false,
+    null = options.null ~= nil,
+    array = options.rows == "array",
+  })
+end
+
+-- Waits until a connecting connection is open: the connection, or nil and an error.
+function connection.open(conn)
+  if not await.settle(conn) then
+    conn:close()
+    return nil, core.failure("timeout", "connecting took longer than its timeout")
+  end
+  local ok, err = core.opened(conn)
+  if not ok then return nil, err end
+  return conn
+end
+
+return connection

@@ -1,0 +1,198 @@
+/*
+ * param.c -- Lua arguments into the arrays that libpq wants.
+ *
+ * string, number, boolean, nil; and what Lua code marked: dblink.null,
+ * dblink.bytea(s), dblink.json(t), dblink.array(t).  A marked value is a table
+ * whose metatable has `dblink_text` or `dblink_bytes`: a function that gives
+ * the string to send.  A bare table is an error, not a guess.
+ */
+#include "param.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+enum { DIGITS = 32, BYTEA = 17 };
+
+
+void dbl_push_null(lua_State *L)
+{
+    dbl_getprivate(L, "dblink.null");
+}
+
+int dbl_is_null(lua_State *L, int i)
+{
+    dbl_getprivate(L, "dblink.null");
+    int is = lua_rawequal(L, i, -1);
+    lua_pop(L, 1);
+    return is;
+}
+
+static int null_tostring(lua_State *L)
+{
+    lua_pushliteral(L, "dblink.null");
+    return 1;
+}
+
+/* The shortest digits that give the same double; whole numbers without a point,
+ * for they may be meant for an int. */
+static int format_number(char *to, lua_Number n)
+{
+    if (isnan(n))
+        return snprintf(to, DIGITS, "NaN");
+    if (isinf(n))
+        return snprintf(to, DIGITS, n > 0 ? "Infinity" : "-Infinity");
+    if (floor(n) == n && fabs(n) < 1e15)
+        return snprintf(to, DIGITS, "%.0f", n);
+    for (int digits = 15;; digits++) {
+        int size = snprintf(to, DIGITS, "%.*g", digits, n);
+        double back;
+        char *point = strchr(to, ',');
+        if (point) /* a locale of the host's */
+            *point = '.';
+        if (digits == 17 || (!point && sscanf(to, "%lf", &back) == 1 && back == n))
+            return size;
+    }
+}
+
+#if DBL_HAS_INTEGER
+static int format_integer(char *to, lua_Integer n)
+{
+    char digits[DIGITS], *at = digits + sizeof digits;
+    lua_Unsigned u = n < 0 ? 0u - (lua_Unsigned)n : (lua_Unsigned)n;
+    *--at = '\0';
+    do
+        *--at = (char)('0' + u % 10);
+    while (u /= 10);
+    if (n < 0)
+        *--at = '-';
+    int size = (int)(digits + sizeof digits - at) - 1;
+    memcpy(to, at, (size_t)size + 1);
+    return size;
+}
+#endif
+
+typedef struct Scratch {
+    const char **values;
+    int *lengths, *formats;
+    Oid *types;
+    char (*digits)[DIGITS];
+} Scratch;
+
+static int bad_param(lua_State *L, int position, const char *why)
+{
+    return luaL_error(L, "parameter $%d: %s", position, why);
+}
+
+static const char *check_text(lua_State *L, int i, int position, int *length)
+{
+    size_t size;
+    const char *s = lua_tolstring(L, i, &size);
+    if (size > 0x3fffffff)
+        bad_param(L, position, "a string of 1 GB or more, which PostgreSQL cannot take");
+    *length = (int)size;
+    return s;
+}
+
+/* A table: does its metatable say how to send it?  Replaces it on the stack by
+ * the string.  1: as text, 2: as the bytes of a bytea. */
+static int convert(lua_State *L, int i, int position)
+{
+    static const char *const fields[] = {"dblink_text", "dblink_bytes"};
+    for (int k = 0; k < 2; k++) {
+        if (!luaL_getmetafield(L, i, fields[k]))
+            continue;
+        lua_pushvalue(L, i);
+        lua_call(L, 1, 1);
+        if (lua_type(L, -1) != LUA_TSTRING)
+            bad_param(L, position, "its conversion gave no string");
+        lua_replace(L, i);
+        return k + 1;
+    }
+    return bad_param(L, position,
+                     "a table; write dblink.array(t), dblink.json(t) or a string instead");
+}
+
+void dbl_params(lua_State *L, int first, int count, Params *p)
+{
+    if (count > DBL_MOST_PARAMS)
+        luaL_error(L, "%d parameters; PostgreSQL takes at most %d", count, DBL_MOST_PARAMS);
+    size_t n = (size_t)count;
+    Scratch s;
+    char *block =
+        lua_newuserdata(L, n * (sizeof *s.values + 2 * sizeof(int) + sizeof(Oid) + DIGITS) + 1);
+    s.values = (const char **)(void *)block;
+    s.lengths = (int *)(void *)(s.values + n);
+    s.formats = s.lengths + n;
+    s.types = (Oid *)(s.formats + n);
+    s.digits = (char(*)[DIGITS])(s.types + n);
+    p->count = count;
+    p->values = s.values;
+    p->lengths = s.lengths;
+    p->formats = s.formats;
+    p->types = NULL;
+    for (int k = 0; k < count; k++) {
+        int i = first + k, type = lua_type(L, i), bytes = 0;
+        s.formats[k] = 0;
+        s.types[k] = 0;
+        if (type == LUA_TTABLE || (type == LUA_TUSERDATA && !dbl_is_null(L, i))) {
+            bytes = convert(L, i, k + 1) == 2;
+            type = LUA_TSTRING;
+        }
+        switch (type) {
+        case LUA_TNIL:
+        case LUA_TUSERDATA:
+            s.values[k] = NULL;
+            s.lengths[k] = 0;
+            break;
+        case LUA_TBOOLEAN:
+            s.values[k] = lua_toboolean(L, i) ? "t" : "f";
+            s.lengths[k] = 1;
+            break;
+        case LUA_TNUMBER:
+#if DBL_HAS_INTEGER
+            if (lua_isinteger(L, i))
+                s.lengths[k] = format_integer(s.digits[k], lua_tointeger(L, i));
+            else
+#endif
+                s.lengths[k] = format_number(s.digits[k], lua_tonumber(L, i));
+            s.values[k] = s.digits[k];
+            break;
+        case LUA_TSTRING:
+            s.values[k] = check_text(L, i, k + 1, &s.lengths[k]);
+            if (bytes) {
+                s.formats[k] = 1;
+                s.types[k] = BYTEA;
+                p->types = s.types;
+            } else if (memchr(s.values[k], '\0', (size_t)s.lengths[k])) {
+                bad_param(L, k + 1, "a string with a NUL byte; write dblink.bytea(s) for bytes");
+            }
+            break;
+        case LUA_TLIGHTUSERDATA: /* ngx.null, cjson.null */
+            if (!lua_touserdata(L, i)) {
+                s.values[k] = NULL;
+                s.lengths[k] = 0;
+                break;
+            } /* fall through */
+        default:
+            luaL_error(L, "parameter $%d: a %s cannot be sent", k + 1, luaL_typename(L, i));
+        }
+    }
+}
+
+/* A full userdata: a light one has no metatable of its own to print itself by. */
+void dbl_param_open(lua_State *L)
+{
+    dbl_getprivate(L, "dblink.null");
+    if (lua_isnil(L, -1)) {
+        lua_newuserdata(L, 1);
+        lua_newtable(L);
+        lua_pushcfunction(L, null_tostring);
+        lua_setfield(L, -2, "__tostring");
+        lua_pushliteral(L, "dblink.null");
+        lua_setfield(L, -2, "__name");
+        lua_setmetatable(L, -2);
+        dbl_setprivate(L, "dblink.null");
+    }
+    lua_pop(L, 1);
+}

@@ -1,0 +1,34 @@
+/*
+ * param.h -- Lua arguments into the arrays that libpq wants.
+ *
+ * Types are left to the server (OID 0), values are never put into SQL.
+ */
+#ifndef DBL_PARAM_H
+#define DBL_PARAM_H
+
+#include "compat.h"
+#include "pq.h"
+
+enum { DBL_MOST_PARAMS = 65535 };
+
+typedef struct Params {
+    int count;
+    const char *const *values;
+    const int *lengths;
+    const int *formats;
+    const Oid *types; /* NULL: the server infers all of them */
+} Params;
+
+/* Reads count values from stack index first on.  Pushes one scratch value that
+ * must stay on the stack while the arrays are used; the values themselves must
+ * stay where they are.  Raises where a value can be no parameter, naming it by
+ * its position. */
+void dbl_params(lua_State *L, int first, int count, Params *p);
+
+/* dblink.null: one userdata for each state. */
+void dbl_push_null(lua_State *L);
+int dbl_is_null(lua_State *L, int i);
+
+void dbl_param_open(lua_State *L);
+
+#endif

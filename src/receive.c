@@ -1,0 +1,387 @@
+/*
+ * receive.c -- driving a connection forward, and taking what has arrived.
+ *
+ * dbl_step is the heart: everything that waits, in C or in Lua, is a loop
+ * around it.  It never calls Lua.  Input is read once a step; what libpq has
+ * not yet read makes the socket ready again.  While output is left, reading
+ * goes on too: a server that waits to be read would never read us.
+ */
+#include "receive.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "fail.h"
+#include "result.h"
+
+/* c->copy: a COPY that came where nobody serves one is brought to its end. */
+enum { COPY_NONE, COPY_REFUSE_IN, COPY_SWALLOW_OUT };
+
+static int is_copy(const PGresult *res)
+{
+    switch (PQresultStatus(res)) {
+    case PGRES_COPY_IN:
+    case PGRES_COPY_OUT:
+    case PGRES_COPY_BOTH:
+        return 1;
+    default:
+        return 0;
+    }
+}
+
+static int is_error(const PGresult *res)
+{
+    switch (PQresultStatus(res)) {
+    case PGRES_FATAL_ERROR:
+    case PGRES_NONFATAL_ERROR:
+    case PGRES_BAD_RESPONSE:
+    case PGRES_PIPELINE_ABORTED:
+        return 1;
+    default:
+        return is_copy(res);
+    }
+}
+
+static void begin_copy_end(Conn *c, const PGresult *res)
+{
+    c->copy = PQresultStatus(res) == PGRES_COPY_OUT ? COPY_SWALLOW_OUT : COPY_REFUSE_IN;
+}
+
+/* 1 when the COPY is over. */
+static int step_copy(Conn *c)
+{
+    char *data;
+    int size = 0;
+    if (c->copy == COPY_REFUSE_IN) {
+        if (PQputCopyEnd(c->pg, "COPY is not served here") == 0)
+            return 0;
+    } else {
+        while ((size = PQgetCopyData(c->pg, &data, 1)) > 0)
+            PQfreemem(data);
+    }
+    if (size == 0 && c->copy == COPY_SWALLOW_OUT)
+        return 0;
+    c->copy = COPY_NONE;
+    return 1;
+}
+
+/* Of all the results of a query its first error is kept, else the last. */
+static void keep(Conn *c, PGresult *res)
+{
+    if (is_copy(res))
+        begin_copy_end(c, res);
+    if (c->failed) {
+        PQclear(res);
+        return;
+    }
+    c->failed = (unsigned char)is_error(res);
+    PQclear(c->kept);
+    c->kept = res;
+}
+
+static int step_attempt(Conn *c)
+{
+    Attempt *a = c->attempt;
+    int need = dbl_attempt_step(a);
+    if (need)
+        return need;
+    if (PQstatus(a->pg) == CONNECTION_OK) {
+        dbl_conn_adopt(c, a->pg);
+        a->pg = NULL;
+        dbl_attempt_free(a);
+        free(a);
+        c->attempt = NULL;
+    }
+    return 0;
+}
+
+int dbl_step(Conn *c)
+{
+    PGconn *pg = c->pg;
+    if (c->attempt)
+        return step_attempt(c);
+    int write = PQflush(pg) > 0 ? DBL_WRITE : 0;
+    if (c->fresh && PQisBusy(pg)) {
+        c->fresh = 0;
+        return DBL_READ | write;
+    }
+    c->fresh = 0;
+    PQconsumeInput(pg); /* a failure shows in what PQgetResult gives */
+    for (;;) {
+        if (c->copy && !step_copy(c))
+            return c->copy == COPY_REFUSE_IN ? DBL_READ | DBL_WRITE : DBL_READ;
+        if (PQisBusy(pg))
+            return DBL_READ | write;
+        if (c->goal == DBL_GOAL_NEXT)
+            return write ? DBL_READ | write : 0;
+        PGresult *res = PQgetResult(pg);
+        if (!res) {
+            c->goal = DBL_GOAL_NEXT;
+            return 0;
+        }
+        keep(c, res);
+    }
+}
+
+double dbl_wake(const Conn *c)
+{
+    if (c->attempt && c->attempt->deadline < c->deadline)
+        return c->attempt->deadline;
+    return c->deadline;
+}
+
+static int nothing(lua_State *L)
+{
+    (void)L;
+    return 0;
+}
+
+/* A signal interrupted poll(2).  lua.c's handler for Ctrl-C has set a hook that
+ * raises at the next call: make one.  If it raises, await.lua's function stops
+ * the query before the error goes on. */
+static void listen_to_signal(lua_State *L, int conn)
+{
+    lua_pushcfunction(L, nothing);
+    if (lua_pcall(L, 0, 0, 0) == 0)
+        return;
+    dbl_getprivate(L, "dblink.interrupted"); /* error, function */
+    if (lua_isfunction(L, -1)) {
+        lua_pushvalue(L, conn);
+        if (lua_pcall(L, 1, 0, 0) != 0)
+            lua_pop(L, 1);
+    } else {
+        lua_pop(L, 1);
+    }
+    lua_error(L);
+}
+
+int dbl_settle(lua_State *L, Conn *c)
+{
+    int need;
+    while ((need = dbl_step(c)) != 0) {
+        double wake = dbl_wake(c);
+        if (!c->plain)
+            return 0;
+        int fd = PQsocket(c->attempt ? c->attempt->pg : c->pg);
+        int ready = dbl_block(fd, need, wake);
+        if (ready < 0)
+            listen_to_signal(L, 1);
+        if (ready == 0 && wake >= c->deadline)
+            return 0;
+    }
+    return 1;
+}
+
+static void set_string(lua_State *L, const char *key, const char *value)
+{
+    lua_pushstring(L, value);
+    lua_setfield(L, -2, key);
+}
+
+static void push_kept_error(lua_State *L, Conn *c)
+{
+    if (is_copy(c->kept)) {
+        dbl_push_error(L, DBL_USAGE,
+                       "COPY cannot be run by a query: use conn:copy_in or conn:copy_out");
+        set_string(L, "sqlstate", "0A000");
+        return;
+    }
+    const char *sqlstate = PQresultErrorField(c->kept, PG_DIAG_SQLSTATE);
+    dbl_push_result_error(L, c->kept, PQstatus(c->pg) == CONNECTION_BAD);
+    if (c->cancelled && sqlstate && strcmp(sqlstate, "57014") == 0)
+        set_string(L, "kind", DBL_CANCELLED);
+}
+
+int dbl_push_kept(lua_State *L, Conn *c, int conn)
+{
+    c->deadline = DBL_NEVER;
+    if (!c->kept)
+        return dbl_fail_conn(L, c->pg);
+    if (!is_error(c->kept)) {
+        int special = c->reading & (DBL_READ_NULL | DBL_READ_CODECS);
+        if (special) {
+            dbl_getuservalue(L, conn);
+            if (c->own_null)
+                lua_getfield(L, -1, "call");
+        }
+        dbl_result_push(L, &c->kept, c->reading, special ? -1 : 0);
+        return 1;
+    }
+    lua_pushnil(L);
+    push_kept_error(L, c);
+    PQclear(c->kept);
+    c->kept = NULL;
+    return 2;
+}
+
+/* Takes the next result of a connection that has it ready. */
+static int push_next(lua_State *L, Conn *c)
+{
+    c->deadline = DBL_NEVER;
+    if (c->attempt) {
+        lua_pushnil(L);
+        return 1;
+    }
+    if (!c->kept)
+        c->kept = PQgetResult(c->pg);
+    if (!c->kept) {
+        lua_pushnil(L);
+        return 1;
+    }
+    if (is_copy(c->kept))
+        begin_copy_end(c, c->kept);
+    return dbl_push_kept(L, c, 1);
+}
+
+/* core.get_result and core.query give `false` where Lua must go on: the
+ * connection's wait is another than poll(2), or the deadline has come. */
+
+static int unsettled(lua_State *L)
+{
+    lua_pushboolean(L, 0);
+    return 1;
+}
+
+static int conn_get_result(lua_State *L)
+{
+    Conn *c = dbl_conn_ready(L, 1);
+    if (!c)
+        return 2;
+    c->deadline = dbl_opt_deadline(L, 2);
+    return dbl_settle(L, c) ? push_next(L, c) : unsettled(L);
+}
+
+static int conn_try_result(lua_State *L)
+{
+    Conn *c = dbl_conn_ready(L, 1);
+    if (!c)
+        return 2;
+    return dbl_step(c) == 0 ? push_next(L, c) : unsettled(L);
+}
+
+/* core.take_next(conn) and core.take_last(conn): what get_result and query end with
+ * when Lua did the waiting. */
+static int conn_take_next(lua_State *L) { return push_next(L, dbl_conn(L, 1)); }
+
+static int conn_take_last(lua_State *L)
+{
+    Conn *c = dbl_conn(L, 1);
+    return dbl_push_kept(L, c, 1);
+}
+
+/* Not busy means: get_result will not wait.  PQconsumeInput reads a buffer full;
+ * a big result would take a call for each, so read while there is something. */
+static int conn_is_busy(lua_State *L)
+{
+    Conn *c = dbl_conn(L, 1);
+    int need, most = 1000;
+    while ((need = dbl_step(c)) != 0 && !c->attempt && most-- > 0)
+        if (dbl_block(PQsocket(c->pg), DBL_READ, 0) != 1)
+            break;
+    lua_pushboolean(L, need != 0);
+    return 1;
+}
+
+static int conn_step(lua_State *L)
+{
+    dbl_push_events(L, dbl_step(dbl_conn(L, 1)));
+    return 1;
+}
+
+static int conn_settle(lua_State *L)
+{
+    lua_pushboolean(L, dbl_settle(L, dbl_conn(L, 1)));
+    return 1;
+}
+
+/* What to wait for now; an idle connection can still be read. */
+static int conn_events(lua_State *L)
+{
+    Conn *c = dbl_conn(L, 1);
+    int write = c->pg && PQflush(c->pg) > 0;
+    if (c->attempt)
+        write = PQstatus(c->attempt->pg) != CONNECTION_OK && c->attempt->fresh;
+    dbl_push_events(L, write ? DBL_READ | DBL_WRITE : DBL_READ);
+    return 1;
+}
+
+/* Seconds until the connection wants conn:step() though its socket is silent. */
+static int conn_timeout(lua_State *L)
+{
+    double wake = dbl_wake(dbl_conn(L, 1));
+    if (wake >= DBL_NEVER)
+        return 0;
+    double left = wake - dbl_now();
+    lua_pushnumber(L, left > 0 ? left : 0);
+    return 1;
+}
+
+static int conn_get_notify(lua_State *L)
+{
+    Conn *c = dbl_conn(L, 1);
+    if (!c->pg)
+        return 0;
+    if (!c->notify)
+        c->notify = PQnotifies(c->pg);
+    if (!c->notify && PQconsumeInput(c->pg))
+        c->notify = PQnotifies(c->pg);
+    if (!c->notify)
+        return 0;
+    lua_createtable(L, 0, 3);
+    set_string(L, "channel", c->notify->relname);
+    set_string(L, "payload", c->notify->extra);
+    lua_pushinteger(L, c->notify->be_pid);
+    lua_setfield(L, -2, "pid");
+    PQfreemem(c->notify);
+    c->notify = NULL;
+    return 1;
+}
+
+const luaL_Reg dbl_receive_methods[] = {
+    {"step",       conn_step      },
+    {"events",     conn_events    },
+    {"timeout",    conn_timeout   },
+    {"is_busy",    conn_is_busy   },
+    {"get_notify", conn_get_notify},
+    {NULL,         NULL           },
+};
+
+/* core.is_active(conn): whether something runs, or results are left. */
+static int conn_is_active(lua_State *L)
+{
+    Conn *c = dbl_conn(L, 1);
+    lua_pushboolean(L, c->pg && PQstatus(c->pg) == CONNECTION_OK &&
+                           PQtransactionStatus(c->pg) == PQTRANS_ACTIVE);
+    return 1;
+}
+
+/* core.drain(conn): from now on the goal is the end, and results go nowhere. */
+static int conn_drain(lua_State *L)
+{
+    Conn *c = dbl_conn(L, 1);
+    c->goal = DBL_GOAL_LAST;
+    c->failed = 1; /* of any kind: keep() then keeps nothing more */
+    PQclear(c->kept);
+    c->kept = NULL;
+    return 0;
+}
+
+/* core.overdue(conn): whether its deadline has come. */
+static int conn_overdue(lua_State *L)
+{
+    Conn *c = dbl_conn_any(L, 1);
+    lua_pushboolean(L, c->deadline < DBL_NEVER && dbl_now() >= c->deadline);
+    return 1;
+}
+
+const luaL_Reg dbl_receive_functions[] = {
+    {"is_active",  conn_is_active },
+    {"drain",      conn_drain     },
+    {"overdue",    conn_overdue   },
+    {"settle",     conn_settle    },
+    {"get_result", conn_get_result},
+    {"try_result", conn_try_result},
+    {"take_next",  conn_take_next },
+    {"take_last",  conn_take_last },
+    {NULL,         NULL           },
+};

@@ -1,0 +1,257 @@
+/*
+ * result.c -- what a query gave, owned by Lua: keeping it, status, columns.
+ *
+ * Reading rows and values out of it is row.c's business.
+ */
+#include "result.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "fail.h"
+
+#define CLASS "dblink.result"
+#define SMALL "dblink.result.small" /* the same class, without a finalizer */
+
+enum {
+    SMALL_CELLS = 64,
+    SMALL_BYTES = 4096,
+};
+
+static Result *new_result(lua_State *L, size_t extra, const char *class)
+{
+    Result *r = dbl_newuserdata(L, sizeof *r + extra);
+    memset(r, 0, sizeof *r);
+    luaL_getmetatable(L, class);
+    lua_setmetatable(L, -2);
+    return r;
+}
+
+static void describe(Result *r, const PGresult *pg, int reading)
+{
+    for (int i = 0; i < r->columns; i++) {
+        Column *c = &r->column[i];
+        c->name = PQfname(pg, i);
+        c->oid = PQftype(pg, i);
+        c->table = PQftable(pg, i);
+        c->number = PQftablecol(pg, i);
+        c->modifier = PQfmod(pg, i);
+        c->size = PQfsize(pg, i);
+        c->binary = PQfformat(pg, i);
+        c->type = reading & DBL_READ_RAW ? &dbl_raw_type : dbl_type(c->oid);
+    }
+}
+
+/* The bytes that a copy of names, values and command takes; SMALL_BYTES or more
+ * where it is not worth the copy. */
+static size_t measure(const PGresult *pg, int rows, int columns)
+{
+    if (columns > SMALL_CELLS || rows > SMALL_CELLS || rows * columns > SMALL_CELLS)
+        return SMALL_BYTES;
+    size_t bytes = strlen(PQcmdStatus((PGresult *)pg)) + 1;
+    for (int j = 0; j < columns; j++) {
+        bytes += strlen(PQfname(pg, j)) + 1;
+        for (int i = 0; i < rows; i++)
+            bytes += (size_t)PQgetlength(pg, i, j) + 1;
+    }
+    return bytes;
+}
+
+static char *copy(char **to, const char *from, size_t size)
+{
+    char *at = *to;
+    memcpy(at, from, size + 1); /* libpq ends every value with a NUL */
+    *to += size + 1;
+    return at;
+}
+
+static void copy_all(Result *r, const PGresult *pg)
+{
+    Cell *cells = (Cell *)(void *)&r->column[r->columns];
+    char *to = (char *)(cells + (size_t)r->rows * (size_t)r->columns);
+    r->cells = cells;
+    r->command = copy(&to, r->command, strlen(r->command));
+    for (int j = 0; j < r->columns; j++)
+        r->column[j].name = copy(&to, r->column[j].name, strlen(r->column[j].name));
+    for (int i = 0; i < r->rows; i++)
+        for (int j = 0; j < r->columns; j++, cells++) {
+            cells->value = NULL;
+            cells->size = 0;
+            if (!PQgetisnull(pg, i, j)) {
+                cells->size = PQgetlength(pg, i, j);
+                cells->value = copy(&to, PQgetvalue(pg, i, j), (size_t)cells->size);
+            }
+        }
+}
+
+Result *dbl_result_push(lua_State *L, PGresult **pg, int reading, int uservalue)
+{
+    int rows = PQntuples(*pg), columns = PQnfields(*pg);
+    size_t bytes = measure(*pg, rows, columns);
+    size_t extra = (size_t)columns * sizeof(Column);
+    int small = bytes < SMALL_BYTES;
+    if (small)
+        extra += (size_t)rows * (size_t)columns * sizeof(Cell) + bytes;
+    uservalue = uservalue ? dbl_absindex(L, uservalue) : 0;
+
+    Result *r = new_result(L, extra, small ? SMALL : CLASS);
+    r->rows = rows;
+    r->columns = columns;
+    r->status = (unsigned char)PQresultStatus(*pg);
+    r->reading = (unsigned char)reading;
+    r->command = PQcmdStatus(*pg);
+    describe(r, *pg, reading);
+    if (small) {
+        copy_all(r, *pg);
+        PQclear(*pg);
+    } else {
+        r->pg = *pg;
+    }
+    *pg = NULL;
+    if (uservalue && reading & (DBL_READ_NULL | DBL_READ_CODECS)) {
+        lua_createtable(L, 0, 3); /* its own: row.c keeps the names in it */
+        lua_getfield(L, uservalue, "null");
+        lua_setfield(L, -2, "null");
+        lua_getfield(L, uservalue, "codecs");
+        lua_setfield(L, -2, "codecs");
+        dbl_setuservalue(L, -2);
+    }
+    if (!small) /* the collector does not see this memory; let it hurry by as much */
+        lua_gc(L, LUA_GCSTEP, (int)(PQresultMemorySize(r->pg) >> 10));
+    return r;
+}
+
+static Result *any_result(lua_State *L, int i)
+{
+    Result *r = dbl_testudata(L, i, SMALL);
+    return r ? r : luaL_checkudata(L, i, CLASS);
+}
+
+Result *dbl_result(lua_State *L, int i)
+{
+    Result *r = any_result(L, i);
+    if (r->cleared)
+        luaL_error(L, "result was cleared");
+    return r;
+}
+
+const char *dbl_status_name(int status)
+{
+    switch (status) {
+    case PGRES_EMPTY_QUERY:
+        return "empty_query";
+    case PGRES_COMMAND_OK:
+        return "command_ok";
+    case PGRES_TUPLES_OK:
+        return "tuples_ok";
+    case PGRES_SINGLE_TUPLE:
+        return "single_tuple";
+    case PGRES_COPY_IN:
+        return "copy_in";
+    case PGRES_COPY_OUT:
+        return "copy_out";
+    case PGRES_PIPELINE_SYNC:
+        return "pipeline_sync";
+#if DBL_HAS_CHUNKED_ROWS
+    case PGRES_TUPLES_CHUNK:
+        return "tuples_chunk";
+#endif
+    default:
+        return "error";
+    }
+}
+
+static int result_clear(lua_State *L)
+{
+    Result *r = any_result(L, 1);
+    PQclear(r->pg);
+    r->pg = NULL;
+    r->cleared = 1;
+    return 0;
+}
+
+static int result_columns(lua_State *L)
+{
+    const Result *r = dbl_result(L, 1);
+    lua_createtable(L, r->columns, 0);
+    for (int i = 0; i < r->columns; i++) {
+        const Column *c = &r->column[i];
+        lua_createtable(L, 0, 7);
+        lua_pushstring(L, c->name);
+        lua_setfield(L, -2, "name");
+        dbl_pushint8(L, c->oid);
+        lua_setfield(L, -2, "oid");
+        lua_pushinteger(L, c->modifier);
+        lua_setfield(L, -2, "modifier");
+        lua_pushinteger(L, c->size);
+        lua_setfield(L, -2, "size");
+        if (c->table) {
+            dbl_pushint8(L, c->table);
+            lua_setfield(L, -2, "table");
+            lua_pushinteger(L, c->number);
+            lua_setfield(L, -2, "column");
+        }
+        lua_pushstring(L, c->binary ? "binary" : "text");
+        lua_setfield(L, -2, "format");
+        lua_rawseti(L, -2, i + 1);
+    }
+    return 1;
+}
+
+static int result_tostring(lua_State *L)
+{
+    const Result *r = any_result(L, 1);
+    if (r->cleared)
+        lua_pushliteral(L, "dblink.result (cleared)");
+    else if (r->columns > 0)
+        lua_pushfstring(L, "dblink.result (%d rows, %d columns)", r->rows, r->columns);
+    else
+        lua_pushfstring(L, "dblink.result (%s)",
+                        *r->command ? r->command : dbl_status_name(r->status));
+    return 1;
+}
+
+static int result_len(lua_State *L)
+{
+    lua_pushinteger(L, dbl_result(L, 1)->rows);
+    return 1;
+}
+
+static const luaL_Reg metamethods[] = {
+    {"__close",    result_clear   },
+    {"__tostring", result_tostring},
+    {"__len",      result_len     },
+    {NULL,         NULL           },
+};
+
+static const luaL_Reg methods[] = {
+    {"clear",   result_clear  },
+    {"columns", result_columns},
+    {NULL,      NULL          },
+};
+
+void dbl_result_open(lua_State *L)
+{
+    static const char *const names[] = {CLASS, SMALL};
+    lua_newtable(L);
+    dbl_setfuncs(L, methods, 0); /* methods */
+    for (int i = 0; i < 2; i++) {
+        dbl_newclass(L, names[i], metamethods, NULL);
+        lua_pushvalue(L, -2);
+        lua_setfield(L, -2, "methods");
+        lua_pushliteral(L, CLASS);
+        lua_setfield(L, -2, "__name");
+        if (i == 0) {
+            lua_pushcfunction(L, result_clear);
+            lua_setfield(L, -2, "__gc");
+        }
+        lua_pop(L, 1);
+    }
+    lua_pop(L, 1);
+}
+
+void dbl_result_metatables(lua_State *L)
+{
+    luaL_getmetatable(L, CLASS);
+    luaL_getmetatable(L, SMALL);
+}

@@ -1,0 +1,78 @@
+/*
+ * result.h -- what a query gave: rows, columns and a status, owned by Lua.
+ *
+ * A small result is copied into its userdata and libpq's is freed at once: it
+ * then needs no finalizer, which would cost more than all the rest of a short
+ * query.  A large one keeps its PGresult until it is collected or cleared.
+ * Other rooms see no difference: they ask dbl_cell.
+ */
+#ifndef DBL_RESULT_H
+#define DBL_RESULT_H
+
+#include "compat.h"
+#include "pq.h"
+#include "type.h"
+
+/* How the values of a result are read; bits of Result.reading. */
+enum {
+    DBL_READ_RAW = 1,    /* decode = false */
+    DBL_READ_NULL = 2,   /* the user value has a `null` for NULL */
+    DBL_READ_CODECS = 4, /* the user value has `codecs` by OID */
+    DBL_READ_ARRAYS = 8, /* rows are arrays unless asked otherwise */
+};
+
+typedef struct Column {
+    const char *name;
+    const Type *type;
+    Oid oid, table;
+    int modifier, size, number; /* number: the column's in its table, or 0 */
+    int binary;
+} Column;
+
+typedef struct Cell {
+    const char *value; /* NULL for an SQL NULL */
+    int size;
+} Cell;
+
+typedef struct Result {
+    PGresult *pg; /* NULL: small, or cleared */
+    int rows, columns;
+    unsigned char status; /* ExecStatusType */
+    unsigned char reading;
+    unsigned char cleared;
+    unsigned char shadows; /* some columns share a name */
+    const char *command;
+    const Cell *cells; /* of a small one */
+    Column column[];
+} Result;
+
+/* Makes a result of *pg and leaves it on the stack.  *pg, which lies in a box of
+ * its own meanwhile, is taken (and NULL afterwards).  uservalue: the stack index
+ * of the table with `null` and `codecs`, used where reading says so, or 0. */
+Result *dbl_result_push(lua_State *L, PGresult **pg, int reading, int uservalue);
+
+/* The result at stack index i; raises where it is none or was cleared. */
+Result *dbl_result(lua_State *L, int i);
+
+static inline Cell dbl_cell(const Result *r, int row, int column)
+{
+    if (r->pg) {
+        Cell cell = {NULL, 0};
+        if (!PQgetisnull(r->pg, row, column)) {
+            cell.value = PQgetvalue(r->pg, row, column);
+            cell.size = PQgetlength(r->pg, row, column);
+        }
+        return cell;
+    }
+    return r->cells[(size_t)row * (size_t)r->columns + (size_t)column];
+}
+
+/* The names of libpq's statuses, as res.status has them. */
+const char *dbl_status_name(int status);
+
+/* The metatables, left on the stack, that a result may have: with and without
+ * a finalizer.  row.c adds what reads rows to both. */
+void dbl_result_open(lua_State *L);
+void dbl_result_metatables(lua_State *L);
+
+#endif

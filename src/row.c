@@ -1,0 +1,323 @@
+/*
+ * row.c -- rows and values out of a result: the one place that knows their shape.
+ *
+ *   res[i]            a row by name (or as an array: rows = "array")
+ *   res(i, j)         one value, j a position or a name
+ *   res:rows(shape)   an iterator: "row", "array", or "values", which gives the
+ *                     row's number first, so that a NULL does not end the loop
+ *   res:column(j)     all values of a column as an array
+ *
+ * Values are made when they are asked for, so a row or an iterator outlives
+ * its result safely: it holds values, or the result itself.
+ */
+#include "row.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "fail.h"
+
+/* NULL, or a value with a codec of the user's. */
+static void push_special(lua_State *L, const Result *r, int result, Cell cell, const Column *c)
+{
+    dbl_getuservalue(L, result);
+    if (!cell.value) {
+        lua_getfield(L, -1, "null");
+        lua_remove(L, -2);
+        return;
+    }
+    (void)r;
+    lua_getfield(L, -1, "codecs");
+    lua_rawgeti(L, -1, (int)c->oid); /* uservalue, codecs, decode */
+    lua_pushlstring(L, cell.value, (size_t)cell.size);
+    lua_call(L, 1, 1);
+    lua_replace(L, -3);
+    lua_pop(L, 1);
+}
+
+/* Whether the user has a codec for this column. */
+static int has_codec(lua_State *L, int result, const Column *c)
+{
+    dbl_getuservalue(L, result);
+    lua_getfield(L, -1, "codecs");
+    lua_rawgeti(L, -1, (int)c->oid);
+    int has = !lua_isnil(L, -1);
+    lua_pop(L, 3);
+    return has;
+}
+
+static void push_cell(lua_State *L, const Result *r, int result, Cell cell, int column)
+{
+    const Column *c = &r->column[column];
+    if (!cell.value) {
+        if (r->reading & DBL_READ_NULL)
+            push_special(L, r, result, cell, c);
+        else
+            lua_pushnil(L);
+        return;
+    }
+    if (r->reading & DBL_READ_CODECS && has_codec(L, result, c)) {
+        push_special(L, r, result, cell, c);
+        return;
+    }
+    Decoder *decode = !c->binary ? c->type->text : c->type->binary;
+    if (!decode)
+        decode = dbl_decode_raw;
+    if (!decode(L, c->type, cell.value, (size_t)cell.size)) {
+        dbl_push_error(L, DBL_CONNECTION, "the server sent a malformed %s in column \"%s\"",
+                       c->type->name, c->name);
+        lua_error(L);
+    }
+}
+
+void dbl_push_value(lua_State *L, const Result *r, int result, int row, int column)
+{
+    push_cell(L, r, result, dbl_cell(r, row, column), column);
+}
+
+void dbl_push_names(lua_State *L, const Result *r)
+{
+    lua_createtable(L, r->columns, r->columns);
+    int names = lua_gettop(L);
+    for (int j = r->columns; j-- > 0;) {
+        lua_pushstring(L, r->column[j].name);
+        lua_pushvalue(L, -1);
+        lua_rawget(L, names); /* name, its position if a later column has it */
+        if (lua_isnil(L, -1)) {
+            lua_pop(L, 1);
+            lua_pushvalue(L, -1);
+            lua_pushinteger(L, j + 1);
+            lua_rawset(L, names);
+        } else {
+            lua_pop(L, 2);
+            lua_pushboolean(L, 0);
+        }
+        lua_rawseti(L, names, j + 1);
+    }
+}
+
+/* The position of a column by its name, the last of that name; -1: none. */
+static int find_column(const Result *r, const char *name)
+{
+    int j = r->columns - 1;
+    while (j >= 0 && strcmp(r->column[j].name, name) != 0)
+        j--;
+    return j;
+}
+
+static int is_hidden(const Result *r, int column)
+{
+    return find_column(r, r->column[column].name) != column;
+}
+
+static void push_array(lua_State *L, const Result *r, int result, int row)
+{
+    lua_createtable(L, r->columns, 1);
+    for (int j = 0; j < r->columns; j++) {
+        Cell cell = dbl_cell(r, row, j);
+        if (!cell.value && !(r->reading & DBL_READ_NULL))
+            continue;
+        push_cell(L, r, result, cell, j);
+        lua_rawseti(L, -2, j + 1);
+    }
+    lua_pushinteger(L, r->columns);
+    lua_setfield(L, -2, "n");
+}
+
+static void push_named(lua_State *L, const Result *r, int result, int row, int names)
+{
+    lua_createtable(L, 0, r->columns);
+    for (int j = 0; j < r->columns; j++) {
+        Cell cell = dbl_cell(r, row, j);
+        if (!cell.value && !(r->reading & DBL_READ_NULL))
+            continue;
+        if (names) {
+            lua_rawgeti(L, names, j + 1);
+            if (!lua_toboolean(L, -1)) {
+                lua_pop(L, 1);
+                continue;
+            }
+        } else {
+            if (is_hidden(r, j))
+                continue;
+            lua_pushstring(L, r->column[j].name);
+        }
+        push_cell(L, r, result, cell, j);
+        lua_rawset(L, -3);
+    }
+}
+
+void dbl_push_row(lua_State *L, const Result *r, int result, int row, int shape, int names)
+{
+    if (shape == DBL_ROW_ARRAY)
+        push_array(L, r, result, row);
+    else
+        push_named(L, r, result, row, names);
+}
+
+int dbl_check_shape(lua_State *L, int i, const Result *r)
+{
+    static const char *const shapes[] = {"row", "array", "values", NULL};
+    if (lua_isnoneornil(L, i))
+        return r->reading & DBL_READ_ARRAYS ? DBL_ROW_ARRAY : DBL_ROW_NAMED;
+    return luaL_checkoption(L, i, NULL, shapes);
+}
+
+/* A column by position or by name, from 0; -1: there is none. */
+static int column_at(lua_State *L, int i, const Result *r)
+{
+    if (lua_type(L, i) == LUA_TSTRING)
+        return find_column(r, lua_tostring(L, i));
+    lua_Number j = luaL_checknumber(L, i);
+    return j >= 1 && j <= r->columns ? (int)j - 1 : -1;
+}
+
+/* Pushes the names of a large result, made once and kept in its user value, and
+ * returns their index; a small one is named as it goes: nothing, 0. */
+static int cached_names(lua_State *L, const Result *r, int result)
+{
+    if (!r->pg)
+        return 0;
+    dbl_getuservalue(L, result);
+    if (lua_isnil(L, -1)) {
+        lua_pop(L, 1);
+        lua_newtable(L);
+        lua_pushvalue(L, -1);
+        dbl_setuservalue(L, result);
+    }
+    lua_getfield(L, -1, "names");
+    if (lua_isnil(L, -1)) {
+        lua_pop(L, 1);
+        dbl_push_names(L, r);
+        lua_pushvalue(L, -1);
+        lua_setfield(L, -3, "names");
+    }
+    return lua_gettop(L);
+}
+
+static int result_call(lua_State *L)
+{
+    const Result *r = dbl_result(L, 1);
+    lua_Number row = luaL_checknumber(L, 2);
+    int column = lua_isnoneornil(L, 3) ? 0 : column_at(L, 3, r);
+    if (row >= 1 && row <= r->rows && column >= 0 && column < r->columns)
+        dbl_push_value(L, r, 1, (int)row - 1, column);
+    else
+        lua_pushnil(L);
+    return 1;
+}
+
+static int push_affected(lua_State *L, const Result *r)
+{
+    /* the last word of "INSERT 0 1", "UPDATE 3", "SELECT 10" */
+    const char *word = strrchr(r->command, ' ');
+    if (!word || !word[1] || word[1 + strspn(word + 1, "0123456789")])
+        lua_pushnil(L);
+    else
+        dbl_pushint8(L, strtoll(word + 1, NULL, 10));
+    return 1;
+}
+
+/* res[i] is a row; else a method, or one of the fields. */
+static int result_index(lua_State *L)
+{
+    if (lua_type(L, 2) == LUA_TNUMBER) {
+        const Result *r = dbl_result(L, 1);
+        lua_Number row = lua_tonumber(L, 2);
+        if (!(row >= 1 && row <= r->rows))
+            return 0;
+        int names = r->reading & DBL_READ_ARRAYS ? 0 : cached_names(L, r, 1);
+        dbl_push_row(L, r, 1, (int)row - 1,
+                     r->reading & DBL_READ_ARRAYS ? DBL_ROW_ARRAY : DBL_ROW_NAMED, names);
+        return 1;
+    }
+    lua_settop(L, 2);
+    lua_pushvalue(L, 2);
+    lua_rawget(L, lua_upvalueindex(1));
+    if (!lua_isnil(L, -1) || lua_type(L, 2) != LUA_TSTRING)
+        return 1;
+    const Result *r = dbl_result(L, 1);
+    const char *key = lua_tostring(L, 2);
+    if (strcmp(key, "status") == 0)
+        lua_pushstring(L, dbl_status_name(r->status));
+    else if (strcmp(key, "command") == 0)
+        lua_pushstring(L, r->command);
+    else if (strcmp(key, "affected") == 0)
+        push_affected(L, r);
+    else
+        lua_pushnil(L);
+    return 1;
+}
+
+/* Upvalues: result, shape, the next row, names or nil. */
+static int next_row(lua_State *L)
+{
+    const Result *r = dbl_result(L, lua_upvalueindex(1));
+    int shape = (int)lua_tointeger(L, lua_upvalueindex(2));
+    int row = (int)lua_tointeger(L, lua_upvalueindex(3));
+    if (row >= r->rows)
+        return 0;
+    lua_pushinteger(L, row + 1);
+    lua_replace(L, lua_upvalueindex(3));
+    if (shape != DBL_ROW_VALUES) {
+        dbl_push_row(L, r, lua_upvalueindex(1), row, shape, lua_upvalueindex(4));
+        return 1;
+    }
+    luaL_checkstack(L, r->columns + 4, "too many columns");
+    lua_pushinteger(L, row + 1);
+    for (int j = 0; j < r->columns; j++)
+        dbl_push_value(L, r, lua_upvalueindex(1), row, j);
+    return r->columns + 1;
+}
+
+static int result_rows(lua_State *L)
+{
+    const Result *r = dbl_result(L, 1);
+    int shape = dbl_check_shape(L, 2, r);
+    lua_pushvalue(L, 1);
+    lua_pushinteger(L, shape);
+    lua_pushinteger(L, 0);
+    if (shape == DBL_ROW_NAMED)
+        dbl_push_names(L, r);
+    else
+        lua_pushnil(L);
+    lua_pushcclosure(L, next_row, 4);
+    return 1;
+}
+
+static int result_column(lua_State *L)
+{
+    const Result *r = dbl_result(L, 1);
+    int column = column_at(L, 2, r);
+    if (column < 0 || column >= r->columns)
+        return 0;
+    lua_createtable(L, r->rows, 1);
+    for (int i = 0; i < r->rows; i++) {
+        dbl_push_value(L, r, 1, i, column);
+        lua_rawseti(L, -2, i + 1);
+    }
+    lua_pushinteger(L, r->rows);
+    lua_setfield(L, -2, "n");
+    return 1;
+}
+
+static const luaL_Reg methods[] = {
+    {"rows",   result_rows  },
+    {"column", result_column},
+    {NULL,     NULL         },
+};
+
+void dbl_row_open(lua_State *L)
+{
+    dbl_result_metatables(L);
+    lua_getfield(L, -1, "methods"); /* metatable, metatable, methods */
+    dbl_setfuncs(L, methods, 0);
+    for (int i = -3; i < -1; i++) {
+        lua_pushcfunction(L, result_call);
+        lua_setfield(L, i - 1, "__call");
+        lua_pushvalue(L, -1);
+        lua_pushcclosure(L, result_index, 1);
+        lua_setfield(L, i - 1, "__index");
+    }
+    lua_pop(L, 3);
+}

@@ -1,0 +1,29 @@
+/*
+ * row.h -- rows and values out of a result: the one place that knows their shape.
+ */
+#ifndef DBL_ROW_H
+#define DBL_ROW_H
+
+#include "result.h"
+
+/* The shapes of a row. */
+enum { DBL_ROW_NAMED, DBL_ROW_ARRAY, DBL_ROW_VALUES };
+
+/* "row", "array" or "values" at stack index i; the result's own where nothing. */
+int dbl_check_shape(lua_State *L, int i, const Result *r);
+
+/* Pushes one value; result: the stack index of r. */
+void dbl_push_value(lua_State *L, const Result *r, int result, int row, int column);
+
+/* Pushes a table for a row: by name or as an array with n.  names: the stack
+ * index of what dbl_push_names pushed, or 0. */
+void dbl_push_row(lua_State *L, const Result *r, int result, int row, int shape, int names);
+
+/* Pushes a table of the column names: [i] = name, false for one that a later
+ * column hides. */
+void dbl_push_names(lua_State *L, const Result *r);
+
+extern const luaL_Reg dbl_row_methods[];
+void dbl_row_open(lua_State *L);
+
+#endif

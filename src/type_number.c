@@ -1,0 +1,255 @@
+/*
+ * type_number.c -- bool, int2, int4, int8, oid, float4, float8, numeric.
+ *
+ * int8 is exact on every Lua, see dbl_pushint8.  numeric stays the decimal
+ * string that the server would print, of any length and scale.
+ */
+#include "type.h"
+
+#include <limits.h>
+#include <locale.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+static int bool_text(lua_State *L, const Type *type, const char *s, size_t size)
+{
+    (void)type;
+    if (size != 1 || (*s != 't' && *s != 'f'))
+        return 0;
+    lua_pushboolean(L, *s == 't');
+    return 1;
+}
+
+static int bool_binary(lua_State *L, const Type *type, const char *s, size_t size)
+{
+    (void)type;
+    if (size != 1)
+        return 0;
+    lua_pushboolean(L, *s != 0);
+    return 1;
+}
+
+static int int_text(lua_State *L, const Type *type, const char *s, size_t size)
+{
+    (void)type;
+    const char *end = s + size;
+    unsigned long long n = 0;
+    int negative = size > 0 && *s == '-';
+    s += negative;
+    if (s == end || end - s > 19)
+        return 0;
+    for (; s < end; s++) {
+        unsigned digit = (unsigned char)*s - (unsigned)'0';
+        if (digit > 9)
+            return 0;
+        n = n * 10 + digit;
+    }
+    if (n > (unsigned long long)LLONG_MAX + (unsigned)negative)
+        return 0;
+    dbl_pushint8(L, negative ? (long long)-n : (long long)n);
+    return 1;
+}
+
+static int int2_binary(lua_State *L, const Type *type, const char *s, size_t size)
+{
+    (void)type;
+    if (size != 2)
+        return 0;
+    lua_pushinteger(L, (short)dbl_get16(s));
+    return 1;
+}
+
+static int int4_binary(lua_State *L, const Type *type, const char *s, size_t size)
+{
+    (void)type;
+    if (size != 4)
+        return 0;
+    lua_pushinteger(L, (int)dbl_get32(s));
+    return 1;
+}
+
+static int oid_binary(lua_State *L, const Type *type, const char *s, size_t size)
+{
+    (void)type;
+    if (size != 4)
+        return 0;
+    dbl_pushint8(L, dbl_get32(s));
+    return 1;
+}
+
+static int int8_binary(lua_State *L, const Type *type, const char *s, size_t size)
+{
+    (void)type;
+    if (size != 8)
+        return 0;
+    dbl_pushint8(L, (long long)dbl_get64(s));
+    return 1;
+}
+
+/* Digits, a point and a small exponent make an exact product of two doubles,
+ * which is the right double; 0 where that is not so. */
+static int quick_double(const char *s, const char *end, double *value)
+{
+    static const double powers[] = {1e0,  1e1,  1e2,  1e3,  1e4,  1e5,  1e6,  1e7,
+                                    1e8,  1e9,  1e10, 1e11, 1e12, 1e13, 1e14, 1e15,
+                                    1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22};
+    unsigned long long n = 0;
+    int negative = s < end && *s == '-', digits = 0, point = 0, scale = 0;
+    for (s += negative; s < end; s++) {
+        unsigned digit = (unsigned char)*s - (unsigned)'0';
+        if (digit <= 9) {
+            n = n * 10 + digit;
+            digits++;
+            scale += point;
+        } else if (*s == '.' && !point) {
+            point = 1;
+        } else {
+            return 0;
+        }
+    }
+    if (digits == 0 || digits > 18 || n > 1ULL << 53 || scale > 22)
+        return 0;
+    *value = (double)n / powers[scale];
+    if (negative)
+        *value = -*value;
+    return 1;
+}
+
+/* strtod heeds the locale, which is the host's to choose. */
+static int slow_double(const char *s, size_t size, double *value)
+{
+    char copy[400], *end, *point;
+    if (size == 0 || size >= sizeof copy || strspn(s, "+-.0123456789eEINFinftyaN") < size)
+        return 0;
+    memcpy(copy, s, size);
+    copy[size] = '\0';
+    point = strchr(copy, '.');
+    if (point) {
+        const char *wanted = localeconv()->decimal_point;
+        size_t n = strlen(wanted);
+        if (size + n >= sizeof copy)
+            return 0;
+        memmove(point + n, point + 1, strlen(point));
+        memcpy(point, wanted, n);
+        size += n - 1;
+    }
+    *value = strtod(copy, &end);
+    return end == copy + size;
+}
+
+static int float_text(lua_State *L, const Type *type, const char *s, size_t size)
+{
+    double value;
+    (void)type;
+    if (!quick_double(s, s + size, &value) && !slow_double(s, size, &value))
+        return 0;
+    lua_pushnumber(L, value);
+    return 1;
+}
+
+static int float4_binary(lua_State *L, const Type *type, const char *s, size_t size)
+{
+    float value;
+    unsigned bits;
+    (void)type;
+    if (size != 4)
+        return 0;
+    bits = dbl_get32(s);
+    memcpy(&value, &bits, 4);
+    lua_pushnumber(L, value);
+    return 1;
+}
+
+static int float8_binary(lua_State *L, const Type *type, const char *s, size_t size)
+{
+    double value;
+    unsigned long long bits;
+    (void)type;
+    if (size != 8)
+        return 0;
+    bits = dbl_get64(s);
+    memcpy(&value, &bits, 8);
+    lua_pushnumber(L, value);
+    return 1;
+}
+
+/* The four decimal digits of group i; groups that were not sent are zero. */
+static void put_group(char four[4], const char *digits, int i, int count)
+{
+    unsigned d = i >= 0 && i < count ? dbl_get16(digits + 2 * i) : 0;
+    for (int k = 3; k >= 0; k--, d /= 10)
+        four[k] = (char)('0' + d % 10);
+}
+
+/* ndigits, weight, sign, scale; then digits to the base of 10,000, the first
+ * of which counts 10000^weight. */
+static int numeric_binary(lua_State *L, const Type *type, const char *s, size_t size)
+{
+    (void)type;
+    if (size < 8)
+        return 0;
+    int count = (short)dbl_get16(s), weight = (short)dbl_get16(s + 2);
+    unsigned sign = dbl_get16(s + 4);
+    int scale = (short)dbl_get16(s + 6);
+    const char *digits = s + 8;
+    switch (sign) {
+    case 0xC000:
+        lua_pushliteral(L, "NaN");
+        return 1;
+    case 0xD000:
+        lua_pushliteral(L, "Infinity");
+        return 1;
+    case 0xF000:
+        lua_pushliteral(L, "-Infinity");
+        return 1;
+    case 0x0000:
+    case 0x4000:
+        break;
+    default:
+        return 0;
+    }
+    if (count < 0 || scale < 0 || scale > 0x3fff || size != 8 + 2 * (size_t)count)
+        return 0;
+
+    for (int i = 0; i < count; i++)
+        if (dbl_get16(digits + 2 * i) > 9999)
+            return 0;
+
+    luaL_Buffer b;
+    char four[4];
+    int started = 0;
+    luaL_buffinit(L, &b);
+    if (sign == 0x4000)
+        luaL_addchar(&b, '-');
+    for (int i = 0; i <= weight; i++) {
+        put_group(four, digits, i, count);
+        for (int k = 0; k < 4; k++)
+            if (started || four[k] != '0') {
+                luaL_addchar(&b, four[k]);
+                started = 1;
+            }
+    }
+    if (!started)
+        luaL_addchar(&b, '0');
+    if (scale > 0)
+        luaL_addchar(&b, '.');
+    for (int i = weight + 1; scale > 0; i++, scale -= 4) {
+        put_group(four, digits, i, count);
+        luaL_addlstring(&b, four, scale < 4 ? (size_t)scale : 4);
+    }
+    luaL_pushresult(&b);
+    return 1;
+}
+
+const Type dbl_number_types[] = {
+    {16,   1000, "bool",    bool_text,      bool_binary   },
+    {20,   1016, "int8",    int_text,       int8_binary   },
+    {21,   1005, "int2",    int_text,       int2_binary   },
+    {23,   1007, "int4",    int_text,       int4_binary   },
+    {26,   1028, "oid",     int_text,       oid_binary    },
+    {700,  1021, "float4",  float_text,     float4_binary },
+    {701,  1022, "float8",  float_text,     float8_binary },
+    {1700, 1231, "numeric", dbl_decode_raw, numeric_binary},
+    {0,    0,    NULL,      NULL,           NULL          },
+};
