@@ -15,12 +15,36 @@ build = {
     -- modules, made by `make rockspec`
     ["dblink.core"] = {
       sources = {
+        "src/attempt.c",
+        "src/block.c",
+        "src/cancel.c",
+        "src/compat.c",
+        "src/condition.c",
+        "src/conn.c",
+        "src/connect.c",
+        "src/core.c",
+        "src/escape.c",
+        "src/fail.c",
+        "src/notice.c",
+        "src/param.c",
+        "src/receive.c",
+        "src/request.c",
+        "src/result.c",
+        "src/row.c",
+        "src/send.c",
+        "src/type.c",
+        "src/type_number.c",
+        "src/type_text.c",
       },
       libraries = { "pq", "pthread" },
       libdirs = { "$(PQ_LIBDIR)" },
       -- Debian, Fedora and a plain installation put libpq-fe.h in different folders
       incdirs = { "$(PQ_INCDIR)", "$(PQ_INCDIR)/postgresql", "$(PQ_INCDIR)/pgsql" },
     },
+    ["dblink"] = "src/dblink.lua",
+    ["dblink.await"] = "src/dblink/await.lua",
+    ["dblink.connection"] = "src/dblink/connection.lua",
+    ["dblink.wait.poll"] = "src/dblink/wait/poll.lua",
     -- end of modules
   },
 }

@@ -82,9 +82,15 @@ int dbl_newclass(lua_State *L, const char *name, const luaL_Reg *metamethods,
     return 1;
 }
 
-void dbl_setprivate(lua_State *L, const char *name) { lua_setfield(L, LUA_REGISTRYINDEX, name); }
+void dbl_setprivate(lua_State *L, const char *name)
+{
+    lua_setfield(L, LUA_REGISTRYINDEX, name);
+}
 
-void dbl_getprivate(lua_State *L, const char *name) { lua_getfield(L, LUA_REGISTRYINDEX, name); }
+void dbl_getprivate(lua_State *L, const char *name)
+{
+    lua_getfield(L, LUA_REGISTRYINDEX, name);
+}
 
 void dbl_pushint8(lua_State *L, long long value)
 {

@@ -21,9 +21,15 @@
 static unsigned generation; /* counts the forks that led to this process */
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 
-static void forked(void) { generation++; }
+static void forked(void)
+{
+    generation++;
+}
 
-static void watch_forks(void) { pthread_atfork(NULL, NULL, forked); }
+static void watch_forks(void)
+{
+    pthread_atfork(NULL, NULL, forked);
+}
 
 Conn *dbl_conn_new(lua_State *L)
 {
@@ -38,15 +44,18 @@ Conn *dbl_conn_new(lua_State *L)
     return c;
 }
 
-Conn *dbl_conn_any(lua_State *L, int i) { return luaL_checkudata(L, i, DBL_CONN); }
+Conn *dbl_conn_any(lua_State *L, int i)
+{
+    return luaL_checkudata(L, i, DBL_CONN);
+}
 
 Conn *dbl_conn(lua_State *L, int i)
 {
     Conn *c = luaL_checkudata(L, i, DBL_CONN);
     if (c->closed)
-        luaL_error(L, "connection is closed");
+        dbl_misuse(L, "connection is closed");
     if (c->born != generation)
-        luaL_error(L, "connection belongs to the parent process: open one after fork");
+        dbl_misuse(L, "connection belongs to the parent process: open one after fork");
     return c;
 }
 
@@ -159,7 +168,10 @@ double dbl_opt_deadline(lua_State *L, int i)
 }
 
 /* The PGconn that getters ask: also one that is connecting. */
-static PGconn *any_pg(Conn *c) { return c->pg ? c->pg : c->attempt ? c->attempt->pg : NULL; }
+static PGconn *any_pg(Conn *c)
+{
+    return c->pg ? c->pg : c->attempt ? c->attempt->pg : NULL;
+}
 
 static int conn_close(lua_State *L)
 {
@@ -176,20 +188,20 @@ static int conn_tostring(lua_State *L)
     else
         lua_pushfstring(L, "dblink.connection (%s@%s/%s, %s)", PQuser(pg) ? PQuser(pg) : "",
                         PQhost(pg) ? PQhost(pg) : "", PQdb(pg) ? PQdb(pg) : "",
-                        !c->pg                            ? "connecting"
+                        !c->pg                           ? "connecting"
                         : PQstatus(pg) == CONNECTION_BAD ? "lost"
-                                                          : "open");
+                                                         : "open");
     return 1;
 }
 
 static int conn_status(lua_State *L)
 {
     Conn *c = dbl_conn_any(L, 1);
-    lua_pushstring(L, c->closed                            ? "closed"
+    lua_pushstring(L, c->closed                          ? "closed"
                       : dbl_conn_failed(c)               ? "bad"
                       : !c->pg                           ? "connecting"
                       : PQstatus(c->pg) == CONNECTION_OK ? "ok"
-                                                           : "bad");
+                                                         : "bad");
     return 1;
 }
 
@@ -218,7 +230,10 @@ static int conn_backend_pid(lua_State *L)
     return 1;
 }
 
-static int is_secret(const PQconninfoOption *o) { return strchr(o->dispchar, '*') != NULL; }
+static int is_secret(const PQconninfoOption *o)
+{
+    return strchr(o->dispchar, '*') != NULL;
+}
 
 /* The conninfo as it was understood, defaults included and secrets left out. */
 static int conn_info(lua_State *L)

@@ -57,28 +57,33 @@ static int mentions(const Conninfo *info, const char *keyword)
     return 0;
 }
 
-/* libpq's complaints quote what they could not read.  Where a password may be
- * near, nothing is quoted but the names of keywords. */
+/* libpq's complaints quote what they could not read, at their end.  Where a
+ * password may be near, only the names of keywords are repeated. */
 static void push_complaint(lua_State *L, const char *conninfo, const char *complaint)
 {
-    const char *from = strchr(complaint, '"'), *to = from ? strrchr(complaint, '"') : NULL;
     int secret = strstr(conninfo, "pass") || strstr(conninfo, "PASS") || strchr(conninfo, '@');
-    if (secret && from && to > from && strncmp(complaint, "invalid connection option", 25) != 0) {
-        lua_pushlstring(L, complaint, (size_t)(from - complaint));
-        lua_pushfstring(L, "%s\"...\"%s", lua_tostring(L, -1), to + 1);
-        lua_remove(L, -2);
-    } else {
+    const char *to = strrchr(complaint, '"'), *from = to;
+    if (strncmp(complaint, "invalid connection option", 25) == 0 || !secret || !to) {
         lua_pushstring(L, complaint);
+        return;
     }
+    if (strchr(conninfo, '"'))
+        from = strchr(complaint, '"'); /* where the quotation begins is anyone's guess */
+    else
+        while (from > complaint && *--from != '"')
+            ;
+    lua_pushlstring(L, complaint, (size_t)(from - complaint));
+    lua_pushfstring(L, "%s\"...\"%s", lua_tostring(L, -1), to + 1);
+    lua_remove(L, -2);
 }
 
 /* Reads a string.  Pushes a box that must stay.  0 with nil and an error pushed. */
 static int read_string(lua_State *L, int i, Conninfo *info)
 {
     size_t size;
-    const char *conninfo = luaL_checklstring(L, i, &size);
+    const char *conninfo = dbl_check_string(L, i, "conninfo", &size);
     if (strlen(conninfo) != size)
-        luaL_argerror(L, i, "conninfo with a NUL byte");
+        dbl_misuse(L, "bad argument 'conninfo' (a NUL byte in it)");
     PQconninfoOption **box = new_box(L);
     char *complaint = NULL;
     *box = PQconninfoParse(conninfo, &complaint);
@@ -105,7 +110,7 @@ static void read_table(lua_State *L, int i, Conninfo *info)
     int keep = lua_gettop(L), n = 0;
     for (lua_pushnil(L); lua_next(L, i); lua_pop(L, 1)) {
         if (lua_type(L, -2) != LUA_TSTRING)
-            luaL_argerror(L, i, "conninfo has a key that is no string");
+            dbl_misuse(L, "conninfo has a key that is no string");
         const char *key = lua_tostring(L, -2);
         switch (lua_type(L, -1)) {
         case LUA_TBOOLEAN:
@@ -116,13 +121,12 @@ static void read_table(lua_State *L, int i, Conninfo *info)
             lua_pushvalue(L, -1);
             break;
         default:
-            luaL_argerror(L, i, lua_pushfstring(L, "conninfo.%s is a %s, not a string", key,
-                                                luaL_typename(L, -1)));
+            dbl_misuse(L, "conninfo.%s is a %s, not a string", key, luaL_typename(L, -1));
         }
         size_t size;
         const char *value = lua_tolstring(L, -1, &size); /* number to string, in the copy */
         if (strlen(value) != size)
-            luaL_argerror(L, i, lua_pushfstring(L, "conninfo.%s has a NUL byte", key));
+            dbl_misuse(L, "conninfo.%s has a NUL byte", key);
         lua_rawseti(L, keep, ++n);
         add(L, info, key, value);
     }
@@ -203,7 +207,10 @@ const luaL_Reg dbl_connect_functions[] = {
 
 void dbl_connect_open(lua_State *L)
 {
-    static const luaL_Reg metamethods[] = {{"__gc", box_gc}, {NULL, NULL}};
+    static const luaL_Reg metamethods[] = {
+        {"__gc", box_gc},
+        {NULL,   NULL  }
+    };
     dbl_newclass(L, BOX, metamethods, NULL);
     lua_pop(L, 1);
 }

@@ -51,6 +51,12 @@ static int failure(lua_State *L)
     return 1;
 }
 
+/* core.misuse(message): raises it with the line of the user's call. */
+static int misuse(lua_State *L)
+{
+    return dbl_misuse(L, "%s", luaL_checkstring(L, 1));
+}
+
 /* core.on_interrupt(f): f(conn) stops a query that Ctrl-C interrupted. */
 static int on_interrupt(lua_State *L)
 {
@@ -88,9 +94,10 @@ static int configure(lua_State *L)
     Conn *c = dbl_conn_any(L, 1);
     luaL_checktype(L, 2, LUA_TTABLE);
     c->plain = (unsigned char)flag(L, 2, "plain", 1);
-    c->habits = (unsigned char)(flag(L, 2, "raw", DBL_READ_RAW) | flag(L, 2, "null", DBL_READ_NULL) |
-                                flag(L, 2, "codecs", DBL_READ_CODECS) |
-                                flag(L, 2, "array", DBL_READ_ARRAYS));
+    c->habits =
+        (unsigned char)(flag(L, 2, "raw", DBL_READ_RAW) | flag(L, 2, "null", DBL_READ_NULL) |
+                        flag(L, 2, "codecs", DBL_READ_CODECS) |
+                        flag(L, 2, "array", DBL_READ_ARRAYS));
     return 0;
 }
 
@@ -112,6 +119,7 @@ static const luaL_Reg functions[] = {
     {"now",          now         },
     {"poll",         wait_poll   },
     {"failure",      failure     },
+    {"misuse",       misuse      },
     {"on_interrupt", on_interrupt},
     {"state",        state       },
     {"configure",    configure   },
@@ -155,8 +163,13 @@ static void push_methods(lua_State *L)
 int luaopen_dblink_core(lua_State *L)
 {
     static const luaL_Reg *const rooms[] = {
-        functions,          dbl_conn_functions,    dbl_connect_functions, dbl_send_functions,
-        dbl_receive_functions, dbl_cancel_functions, dbl_escape_functions,
+        functions,
+        dbl_conn_functions,
+        dbl_connect_functions,
+        dbl_send_functions,
+        dbl_receive_functions,
+        dbl_cancel_functions,
+        dbl_escape_functions,
     };
     dbl_fail_open(L);
     dbl_param_open(L);

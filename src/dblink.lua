@@ -16,25 +16,26 @@ local dblink = {
 local function find_wait(given)
   if type(given) == "table" then
     if type(given.wait) ~= "function" or type(given.forget) ~= "function" then
-      error("option wait must be a name or a table {wait = f, forget = f}", 4)
+      core.misuse("option wait must be a name or a table {wait = f, forget = f}")
     end
     return given
   elseif given == nil or given == "poll" then
     return require "dblink.wait.poll"
   end
-  error("option wait: no wait is named '" .. tostring(given) .. "'", 4)
+  core.misuse("option wait: no wait is named '" .. tostring(given) .. "'")
 end
 
 local function start(conninfo, options)
   options = options or {}
-  if type(options) ~= "table" then error("options must be a table", 3) end
+  if type(options) ~= "table" then core.misuse("options must be a table") end
   if options.timeout ~= nil and (type(options.timeout) ~= "number" or options.timeout < 0) then
-    error("option timeout must be a number of seconds", 3)
+    core.misuse("option timeout must be a number of seconds")
   end
   local how = find_wait(options.wait)
   local conn, err = core.connect_start(conninfo)
   if not conn then return nil, err end
   connection.configure(conn, options, how)
+  core.set_deadline(conn, options.timeout and core.now() + options.timeout)
   return conn
 end
 
@@ -47,26 +48,35 @@ end
 function dblink.connect(conninfo, options)
   local conn, err = start(conninfo, options)
   if not conn then return nil, err end
-  return connection.open(conn, options and options.timeout)
+  return connection.open(conn)
 end
 
---- Asks whether a server would take a connection: "ok", "reject" (it is starting,
--- stopping or refuses), "no response", or "no attempt" (the conninfo is no good).
+-- What the server itself says is written "SEVERITY:  message"; an answer is an
+-- answer, and only a server that starts, stops or recovers rejects everybody.
+local function ping_answer(message)
+  if message:find("the database system is", 1, true) then return "reject" end
+  if message:find "failed: [^\n]-:  " or message:find("password", 1, true) then return "ok" end
+  return "no response"
+end
+
+--- Asks whether a server takes connections: "ok" (though perhaps not ours: a wrong
+-- password is an answer too), "reject" (it starts or stops), "no response", or
+-- "no attempt" (the conninfo is no good).
 function dblink.ping(conninfo, seconds)
-  local conn, err = start(conninfo, {})
+  local conn, err = start(conninfo, { timeout = seconds })
   if not conn then return err.kind == "usage" and "no attempt" or "no response" end
-  conn, err = connection.open(conn, seconds)
+  conn, err = connection.open(conn)
   if conn then
     conn:close()
     return "ok"
   end
-  return core.ping_answer(err.message)
+  return ping_answer(err.message)
 end
 
 --- Like assert, on every Lua: raises the error object itself. (assert of Lua 5.1
 -- and 5.2 takes strings only.)
 function dblink.assert(value, err, ...)
-  if value == nil or value == false then error(err or "assertion failed!", 0) end
+  if value == nil or value == false then core.misuse(err or "assertion failed!", 0) end
   return value, err, ...
 end
 
@@ -75,7 +85,7 @@ local Bytea = { __name = "dblink.bytea", dblink_bytes = function(self) return se
 
 --- A parameter that is sent as the bytes of a bytea.
 function dblink.bytea(s)
-  if type(s) ~= "string" then error("bad argument #1 to 'bytea' (string expected)", 2) end
+  if type(s) ~= "string" then core.misuse("bad argument 's' to bytea (string expected, got " .. type(s) .. ")") end
   return setmetatable({ s }, Bytea)
 end
 

@@ -57,9 +57,15 @@ static int escape(lua_State *L, Escape *how)
     return push_box(L, box, strlen(*box));
 }
 
-static int conn_escape_literal(lua_State *L) { return escape(L, PQescapeLiteral); }
+static int conn_escape_literal(lua_State *L)
+{
+    return escape(L, PQescapeLiteral);
+}
 
-static int conn_escape_identifier(lua_State *L) { return escape(L, PQescapeIdentifier); }
+static int conn_escape_identifier(lua_State *L)
+{
+    return escape(L, PQescapeIdentifier);
+}
 
 /* For use between quotes: '...' */
 static int conn_escape_bytea(lua_State *L)
@@ -101,7 +107,10 @@ const luaL_Reg dbl_escape_methods[] = {
 
 void dbl_escape_open(lua_State *L)
 {
-    static const luaL_Reg metamethods[] = {{"__gc", box_gc}, {NULL, NULL}};
+    static const luaL_Reg metamethods[] = {
+        {"__gc", box_gc},
+        {NULL,   NULL  }
+    };
     dbl_newclass(L, BOX, metamethods, NULL);
     lua_pop(L, 1);
 }

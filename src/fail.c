@@ -147,6 +147,45 @@ int dbl_fail_conn(lua_State *L, const PGconn *pg)
     return 2;
 }
 
+/* Whether a chunk is one of ours: .../dblink.lua, .../dblink/..., or in a host. */
+static int is_ours(const char *source)
+{
+    return strstr(source, "/dblink/") || strstr(source, "/dblink.lua") ||
+           strncmp(source, "=dblink", 7) == 0;
+}
+
+static void push_where(lua_State *L)
+{
+    lua_Debug ar;
+    for (int level = 1; lua_getstack(L, level, &ar); level++) {
+        lua_getinfo(L, "Sl", &ar);
+        if (ar.currentline > 0 && !is_ours(ar.source)) {
+            lua_pushfstring(L, "%s:%d: ", ar.short_src, ar.currentline);
+            return;
+        }
+    }
+    lua_pushliteral(L, "");
+}
+
+int dbl_misuse(lua_State *L, const char *format, ...)
+{
+    va_list args;
+    push_where(L);
+    va_start(args, format);
+    lua_pushvfstring(L, format, args);
+    va_end(args);
+    lua_concat(L, 2);
+    return lua_error(L);
+}
+
+const char *dbl_check_string(lua_State *L, int i, const char *name, size_t *size)
+{
+    const char *s = lua_tolstring(L, i, size);
+    if (!s)
+        dbl_misuse(L, "bad argument '%s' (string expected, got %s)", name, luaL_typename(L, i));
+    return s;
+}
+
 /* A string field of the error object at i, or NULL; it stays on the stack. */
 static const char *field(lua_State *L, int i, const char *name)
 {
@@ -196,7 +235,8 @@ static int error_is(lua_State *L)
     lua_getfield(L, 1, "sqlstate");
     const char *sqlstate = lua_tostring(L, -1);
     int matches = dbl_condition_matches(name, sqlstate ? sqlstate : "");
-    if (matches < 0 && strlen(name) == 5 && strspn(name, "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ") == 5)
+    if (matches < 0 && strlen(name) == 5 &&
+        strspn(name, "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ") == 5)
         matches = sqlstate && strcmp(sqlstate, name) == 0;
     if (matches < 0)
         return luaL_argerror(L, 2, lua_pushfstring(L, "no condition is named '%s'", name));

@@ -12,15 +12,15 @@
 #include "pq.h"
 
 /* The kinds of an error object. */
-#define DBL_SERVER "server"
-#define DBL_CONNECTION "connection"
-#define DBL_TIMEOUT "timeout"
-#define DBL_CANCELLED "cancelled"
-#define DBL_ABORTED "pipeline_aborted"
-#define DBL_USAGE "usage"
+#define DBL_SERVER      "server"
+#define DBL_CONNECTION  "connection"
+#define DBL_TIMEOUT     "timeout"
+#define DBL_CANCELLED   "cancelled"
+#define DBL_ABORTED     "pipeline_aborted"
+#define DBL_USAGE       "usage"
 #define DBL_UNSUPPORTED "unsupported"
-#define DBL_TOO_BIG "too_big"
-#define DBL_MEMORY "memory"
+#define DBL_TOO_BIG     "too_big"
+#define DBL_MEMORY      "memory"
 
 /* Pushes an error object of that kind.  The message is formatted as by
  * lua_pushfstring; newlines at its end are dropped. */
@@ -47,6 +47,13 @@ extern const Field dbl_fields[];
 
 /* Sets that field of the error object on the top: a number where it is one. */
 void dbl_set_field(lua_State *L, const Field *f, const char *value);
+
+/* Raises what only a wrong program can cause, with the line of the caller who is
+ * not of this library: our Lua verbs stand between the user and C. */
+int dbl_misuse(lua_State *L, const char *format, ...);
+
+/* The string at stack index i, or a misuse that names the argument. */
+const char *dbl_check_string(lua_State *L, int i, const char *name, size_t *size);
 
 /* Registers the class of error objects; pushes nothing. */
 void dbl_fail_open(lua_State *L);

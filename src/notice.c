@@ -57,7 +57,10 @@ static void receive(void *queue, const PGresult *res)
     q->count++;
 }
 
-void dbl_notices_watch(Notices *q, PGconn *pg) { PQsetNoticeReceiver(pg, receive, q); }
+void dbl_notices_watch(Notices *q, PGconn *pg)
+{
+    PQsetNoticeReceiver(pg, receive, q);
+}
 
 Notice *dbl_notices_take(Notices *q)
 {

@@ -12,8 +12,9 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { DIGITS = 32, BYTEA = 17 };
+#include "fail.h"
 
+enum { DIGITS = 32, BYTEA = 17 };
 
 void dbl_push_null(lua_State *L)
 {
@@ -81,7 +82,7 @@ typedef struct Scratch {
 
 static int bad_param(lua_State *L, int position, const char *why)
 {
-    return luaL_error(L, "parameter $%d: %s", position, why);
+    return dbl_misuse(L, "parameter $%d: %s", position, why);
 }
 
 static const char *check_text(lua_State *L, int i, int position, int *length)
@@ -116,7 +117,7 @@ static int convert(lua_State *L, int i, int position)
 void dbl_params(lua_State *L, int first, int count, Params *p)
 {
     if (count > DBL_MOST_PARAMS)
-        luaL_error(L, "%d parameters; PostgreSQL takes at most %d", count, DBL_MOST_PARAMS);
+        dbl_misuse(L, "%d parameters; PostgreSQL takes at most %d", count, DBL_MOST_PARAMS);
     size_t n = (size_t)count;
     Scratch s;
     char *block =
@@ -175,7 +176,7 @@ void dbl_params(lua_State *L, int first, int count, Params *p)
                 break;
             } /* fall through */
         default:
-            luaL_error(L, "parameter $%d: a %s cannot be sent", k + 1, luaL_typename(L, i));
+            dbl_misuse(L, "parameter $%d: a %s cannot be sent", k + 1, luaL_typename(L, i));
         }
     }
 }

@@ -261,7 +261,10 @@ static int conn_try_result(lua_State *L)
 
 /* core.take_next(conn) and core.take_last(conn): what get_result and query end with
  * when Lua did the waiting. */
-static int conn_take_next(lua_State *L) { return push_next(L, dbl_conn(L, 1)); }
+static int conn_take_next(lua_State *L)
+{
+    return push_next(L, dbl_conn(L, 1));
+}
 
 static int conn_take_last(lua_State *L)
 {

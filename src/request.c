@@ -192,7 +192,10 @@ int dbl_request_step(Request *r)
     return 0;
 }
 
-int dbl_request_fd(const Request *r) { return PQcancelSocket(r->handle); }
+int dbl_request_fd(const Request *r)
+{
+    return PQcancelSocket(r->handle);
+}
 
 void dbl_request_free(Request *r)
 {
@@ -235,7 +238,10 @@ int dbl_request_step(Request *r)
     return 0;
 }
 
-int dbl_request_fd(const Request *r) { return r->errand ? r->errand->wake[0] : -1; }
+int dbl_request_fd(const Request *r)
+{
+    return r->errand ? r->errand->wake[0] : -1;
+}
 
 void dbl_request_free(Request *r)
 {
@@ -248,4 +254,7 @@ void dbl_request_free(Request *r)
 
 #endif
 
-const char *dbl_request_error(const Request *r) { return r->error[0] ? r->error : NULL; }
+const char *dbl_request_error(const Request *r)
+{
+    return r->error[0] ? r->error : NULL;
+}

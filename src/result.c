@@ -44,11 +44,11 @@ static void describe(Result *r, const PGresult *pg, int reading)
 
 /* The bytes that a copy of names, values and command takes; SMALL_BYTES or more
  * where it is not worth the copy. */
-static size_t measure(const PGresult *pg, int rows, int columns)
+static size_t measure(PGresult *pg, int rows, int columns)
 {
     if (columns > SMALL_CELLS || rows > SMALL_CELLS || rows * columns > SMALL_CELLS)
         return SMALL_BYTES;
-    size_t bytes = strlen(PQcmdStatus((PGresult *)pg)) + 1;
+    size_t bytes = strlen(PQcmdStatus(pg)) + 1;
     for (int j = 0; j < columns; j++) {
         bytes += strlen(PQfname(pg, j)) + 1;
         for (int i = 0; i < rows; i++)
@@ -131,7 +131,7 @@ Result *dbl_result(lua_State *L, int i)
 {
     Result *r = any_result(L, i);
     if (r->cleared)
-        luaL_error(L, "result was cleared");
+        dbl_misuse(L, "result was cleared");
     return r;
 }
 

@@ -17,9 +17,10 @@
 /* The SQL at stack index i: no NUL, which libpq would take for its end. */
 static const char *check_sql(lua_State *L, int i, size_t *size)
 {
-    const char *sql = luaL_checklstring(L, i, size);
+    const char *sql = dbl_check_string(L, i, "sql", size);
     if (memchr(sql, '\0', *size))
-        luaL_argerror(L, i, "SQL with a NUL byte");
+        dbl_misuse(L, "bad argument 'sql' (a NUL byte at %d)",
+                   (int)((const char *)memchr(sql, '\0', *size) - sql) + 1);
     return sql;
 }
 
@@ -56,8 +57,8 @@ static int send(lua_State *L, Conn *c, Query *q)
     if (q->null)
         note_null(L, q);
     int sent = q->params > 0 || q->binary
-                   ? PQsendQueryParams(c->pg, sql, p.count, p.types, p.values, p.lengths,
-                                       p.formats, q->binary)
+                   ? PQsendQueryParams(c->pg, sql, p.count, p.types, p.values, p.lengths, p.formats,
+                                       q->binary)
                    : PQsendQuery(c->pg, sql);
     if (!sent) {
         dbl_fail_conn(L, c->pg);
@@ -84,11 +85,11 @@ static int read_options(lua_State *L, int t, Query *q)
         const char *name = lua_type(L, key) == LUA_TSTRING ? lua_tostring(L, key) : "?";
         if (strcmp(name, "timeout") == 0) {
             if (lua_type(L, value) != LUA_TNUMBER || lua_tonumber(L, value) < 0)
-                luaL_argerror(L, 2, "timeout must be a number of seconds");
+                dbl_misuse(L, "option timeout must be a number of seconds");
             q->deadline = dbl_opt_deadline(L, value);
         } else if (strcmp(name, "n") == 0) {
             if (lua_type(L, value) != LUA_TNUMBER)
-                luaL_argerror(L, 2, "n must be a number");
+                dbl_misuse(L, "option n must be a number");
             int n = (int)lua_tointeger(L, value);
             entries = n > entries ? n : entries;
         } else if (strcmp(name, "binary") == 0) {
@@ -96,7 +97,7 @@ static int read_options(lua_State *L, int t, Query *q)
         } else if (strcmp(name, "rows") == 0) {
             const char *shape = lua_tostring(L, value);
             if (!shape || (strcmp(shape, "array") != 0 && strcmp(shape, "row") != 0))
-                luaL_argerror(L, 2, "rows must be \"row\" or \"array\"");
+                dbl_misuse(L, "option rows must be \"row\" or \"array\"");
             q->reading &= ~DBL_READ_ARRAYS;
             q->reading |= *shape == 'a' ? DBL_READ_ARRAYS : 0;
         } else if (strcmp(name, "decode") == 0) {
@@ -105,7 +106,7 @@ static int read_options(lua_State *L, int t, Query *q)
         } else if (strcmp(name, "null") == 0) {
             q->reading |= DBL_READ_NULL;
         } else {
-            luaL_argerror(L, 2, lua_pushfstring(L, "unknown option '%s'", name));
+            dbl_misuse(L, "unknown option '%s'", name);
         }
     }
     return entries;
@@ -119,9 +120,9 @@ static void spread(lua_State *L, Query *q)
     lua_settop(L, 2);
     int entries = read_options(L, 2, q);
     if (entries < 1)
-        luaL_argerror(L, 2, "no SQL at [1]");
+        dbl_misuse(L, "no SQL at [1]");
     if (entries > DBL_MOST_PARAMS + 1)
-        luaL_argerror(L, 2, "more parameters than PostgreSQL takes");
+        dbl_misuse(L, "more parameters than PostgreSQL takes");
     luaL_checkstack(L, entries + 8, "too many parameters");
     for (int i = 1; i <= entries; i++)
         lua_rawgeti(L, 2, i);

@@ -23,13 +23,6 @@ local function timed_out(conn, what)
   return nil, core.failure("timeout", what .. " took longer than its timeout")
 end
 
--- Hands out the notices that came, at a point where Lua code may run.
-local function tell_notices(conn, handler)
-  local notices, dropped = core.take_notices(conn)
-  for _, notice in ipairs(notices) do handler(notice, conn) end
-  return notices, dropped
-end
-
 local function finish(conn, take)
   if not await.settle(conn) then return timed_out(conn, "the query") end
   return take(conn)
@@ -104,10 +97,10 @@ local OPTIONS = {
 function connection.configure(conn, options, how)
   local s = state(conn)
   for name in pairs(options) do
-    if not OPTIONS[name] then error("unknown option '" .. tostring(name) .. "'", 3) end
+    if not OPTIONS[name] then core.misuse("unknown option '" .. tostring(name) .. "'") end
   end
   if options.rows ~= nil and options.rows ~= "row" and options.rows ~= "array" then
-    error("option rows must be \"row\" or \"array\"", 3)
+    core.misuse("option rows must be \"row\" or \"array\"")
   end
   s.wait, s.plain = how, how.plain
   s.null, s.on_notice = options.null, options.on_notice

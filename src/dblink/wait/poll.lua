@@ -3,4 +3,4 @@ local core = require "dblink.core"
 
 local function forget() end
 
-return { wait = core.poll, forget = forget }
+return { wait = core.poll, forget = forget, plain = true }
