@@ -96,10 +96,11 @@ static int read_options(lua_State *L, int t, Query *q)
             q->binary = lua_toboolean(L, value);
         } else if (strcmp(name, "rows") == 0) {
             const char *shape = lua_tostring(L, value);
-            if (!shape || (strcmp(shape, "array") != 0 && strcmp(shape, "row") != 0))
+            int array = shape && strcmp(shape, "array") == 0;
+            if (!array && !(shape && strcmp(shape, "row") == 0))
                 dbl_misuse(L, "option rows must be \"row\" or \"array\"");
             q->reading &= ~DBL_READ_ARRAYS;
-            q->reading |= *shape == 'a' ? DBL_READ_ARRAYS : 0;
+            q->reading |= array ? DBL_READ_ARRAYS : 0;
         } else if (strcmp(name, "decode") == 0) {
             q->reading &= ~DBL_READ_RAW;
             q->reading |= lua_toboolean(L, value) ? 0 : DBL_READ_RAW;
