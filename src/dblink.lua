@@ -76,7 +76,7 @@ end
 --- Like assert, on every Lua: raises the error object itself. (assert of Lua 5.1
 -- and 5.2 takes strings only.)
 function dblink.assert(value, err, ...)
-  if value == nil or value == false then core.misuse(err or "assertion failed!", 0) end
+  if value == nil or value == false then error(err or "assertion failed!", 0) end
   return value, err, ...
 end
 

@@ -1,0 +1,135 @@
+local dblink = require "dblink"
+local await = require "dblink.await"
+local server = require "support.server"
+
+-- A wait that yields to whoever resumes, as a host's does.
+local yielding = {
+  wait = function(fd, events, seconds) return coroutine.yield(fd, events, seconds) end,
+  forget = function() end,
+}
+local poll = require "dblink.wait.poll"
+
+-- Runs f in a coroutine, waiting in its place; counts the turns.
+local function drive(f)
+  local co, turns = coroutine.create(f), 0
+  local function go(ok, ...)
+    assert(ok, ...)
+    if coroutine.status(co) == "dead" then return turns, ... end
+    turns = turns + 1
+    return go(coroutine.resume(co, poll.wait(...)))
+  end
+  return go(coroutine.resume(co))
+end
+
+describe("a wait that yields", function()
+  it("serves connecting, queries, results, cancel and timeouts", function()
+    local turns = drive(function()
+      local conn = assert(dblink.connect(server.conninfo, { wait = yielding }))
+      assert.equal(7, conn:query("select $1::int, pg_sleep(0.01)", 7)(1, 1))
+      assert(conn:send_query "select 1; select 2")
+      assert.equal(1, conn:get_result()(1, 1)) -- no for loop: that of Lua 5.1 cannot yield
+      assert.equal(2, conn:get_result()(1, 1))
+      assert.is_nil(conn:get_result())
+      local res, err = conn:query { "select pg_sleep(60)", timeout = 0.05 }
+      assert.is_nil(res)
+      assert.equal("timeout", err.kind)
+      assert(conn:cancel())
+      assert.equal(1, conn:query "select 1"(1, 1))
+      assert(conn:reset())
+      assert.equal(#("x"):rep(4e6), #conn:query("select $1::text", ("x"):rep(4e6))(1, 1))
+      conn:close()
+    end)
+    assert.is_true(turns > 5)
+  end)
+
+  it("keeps a second coroutine off, and tells it what the first waits for", function()
+    local conn
+    drive(function() conn = assert(dblink.connect(server.conninfo, { wait = yielding })) end)
+    local first = coroutine.wrap(function() return conn:query "select pg_sleep(0.05), 'mine'" end)
+    local fd, events, seconds = first()
+    local res, err = conn:query "select 2"
+    assert.is_nil(res)
+    assert.equal("usage", err.kind)
+    assert.matches("select pg_sleep%(0%.05%), 'mine'", err.message)
+    local done
+    repeat
+      poll.wait(fd, events, seconds)
+      done, events, seconds = first()
+      fd = done
+    until type(done) ~= "number"
+    assert.equal("mine", done(1, 2))
+    conn:close()
+  end)
+
+  it("is told to forget a socket before it is closed", function()
+    local forgotten = {}
+    local conn
+    drive(function()
+      conn = assert(dblink.connect(server.conninfo, {
+        wait = { wait = yielding.wait, forget = function(fd) forgotten[#forgotten + 1] = fd end },
+      }))
+    end)
+    local fd = conn:getfd()
+    forgotten = {}
+    conn:close()
+    assert.same({ fd }, forgotten)
+  end)
+
+  it("must be two functions", function()
+    assert.error_matches(function() dblink.connect(server.conninfo, { wait = {} }) end, "option wait")
+  end)
+end)
+
+describe("stopping", function()
+  it("gives a connection up that cannot be brought back in time", function()
+    local grace = await.grace
+    await.grace = 0.2
+    local conn, admin = server.connect(), server.connect()
+    -- a query that will not be cancelled
+    assert(conn:query [[create function pg_temp.stubborn() returns void language plpgsql as $$
+      begin loop begin perform pg_sleep(60); exception when query_canceled then null; end; end loop; end $$]])
+    local res, err = conn:query { "select pg_temp.stubborn()", timeout = 0.05 }
+    await.grace = grace
+    assert.is_nil(res)
+    assert.equal("timeout", err.kind)
+    assert.is_true(err.connection_lost)
+    assert.equal("bad", conn:status())
+    res, err = conn:query "select 1"
+    assert.is_nil(res)
+    assert.is_true(err.connection_lost)
+    admin:query("select pg_terminate_backend($1)", conn:backend_pid())
+    conn:close()
+    admin:close()
+  end)
+end)
+
+describe("Ctrl-C in a plain script", function()
+  it("interrupts the wait, and leaves no query running on the server", function()
+    local name, admin = server.name(), server.connect()
+    local lua
+    for i = 0, -10, -1 do lua = arg[i] or lua end
+    local script = os.tmpname()
+    local file = assert(io.open(script, "w"))
+    file:write(([[
+      local conn = assert(require "dblink".connect %q)
+      local ok, err = pcall(conn.query, conn, "select pg_sleep(60)")
+      print(ok, err)
+      print(conn:query "select 'alive'" (1, 1))
+    ]]):format(server.conninfo .. " application_name=" .. name))
+    file:close()
+    local pipe = assert(io.popen(("setsid %s %s 2>&1 & echo $!; wait"):format(lua, script)))
+    local pid = pipe:read "*n"
+    server.until_true(function()
+      return admin:query([[select count(*) = 1 from pg_stat_activity
+        where application_name = $1 and state = 'active']], name)(1, 1)
+    end)
+    os.execute(("kill -INT %d"):format(pid))
+    local output = pipe:read "*a"
+    pipe:close()
+    os.remove(script)
+    assert.matches("false%s+.*interrupted!", output)
+    assert.matches("alive", output)
+    server.until_true(function() return server.backends(admin, name) == 0 end)
+    admin:close()
+  end)
+end)

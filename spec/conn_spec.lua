@@ -1,0 +1,132 @@
+local dblink = require "dblink"
+local server = require "support.server"
+
+describe("a connection", function()
+  local conn
+  before_each(function() conn = server.connect "application_name=conn_spec" end)
+  after_each(function() conn:close() end)
+
+  it("tells its state without going to the network", function()
+    assert.equal("ok", conn:status())
+    assert.equal("idle", conn:transaction_status())
+    assert.equal("UTF8", conn:parameter "client_encoding")
+    assert.is_nil(conn:parameter "no_such_parameter")
+    assert.is_true(conn:server_version() >= 140000)
+    assert.is_true(conn:backend_pid() > 0)
+    assert.equal("number", type(conn:getfd()))
+    assert.equal(conn:getfd(), conn:pollfd())
+    assert.matches("^dblink%.connection %(.*open%)$", tostring(conn))
+  end)
+
+  it("follows the transaction", function()
+    assert(conn:query "begin")
+    assert.equal("intrans", conn:transaction_status())
+    conn:query "select 1/0"
+    assert.equal("inerror", conn:transaction_status())
+    assert(conn:query "rollback")
+    conn:send_query "select pg_sleep(30)"
+    assert.equal("active", conn:transaction_status())
+  end)
+
+  it("shows its conninfo, but no password", function()
+    local other = server.connect "password=hush passfile=/nowhere"
+    local info = other:info()
+    assert.equal(other:parameter "session_authorization", info.user)
+    assert.equal("dblink", info.fallback_application_name)
+    for key, value in pairs(info) do
+      assert.are_not.equal("hush", value, key)
+    end
+    assert.is_nil(info.password)
+    other:close()
+  end)
+
+  it("is closed once and for all, and says so", function()
+    local other = server.connect()
+    other:close()
+    other:close()
+    assert.equal("closed", other:status())
+    assert.equal("dblink.connection (closed)", tostring(other))
+    local ok, err = pcall(other.query, other, "select 1")
+    assert.is_false(ok)
+    assert.matches("conn_spec%.lua:%d+: connection is closed$", err)
+    assert.is_nil(other:getfd())
+  end)
+
+  it("leaves nothing running on the server when it is closed", function()
+    local name = server.name()
+    local other = server.connect("application_name=" .. name)
+    other:send_query "select pg_sleep(60)"
+    server.wait_active(conn, other:backend_pid())
+    other:close()
+    server.until_true(function() return server.backends(conn, name) == 0 end)
+  end)
+
+  it("leaves nothing running on the server when it is collected", function()
+    local name = server.name()
+    do
+      local other = server.connect("application_name=" .. name)
+      other:send_query "select pg_sleep(60)"
+      server.wait_active(conn, other:backend_pid())
+    end
+    collectgarbage()
+    collectgarbage()
+    server.until_true(function() return server.backends(conn, name) == 0 end)
+  end)
+
+  it("keeps the server's notices until they are asked for", function()
+    assert(conn:query "do $$ begin raise notice 'one'; raise warning 'two' using hint = 'h'; end $$")
+    local notices, dropped = conn:notices()
+    assert.equal(2, #notices)
+    assert.equal(0, dropped)
+    assert.equal("one", notices[1].message)
+    assert.equal("NOTICE", notices[1].severity)
+    assert.equal("two", notices[2].message)
+    assert.equal("h", notices[2].hint)
+    assert.same({}, (conn:notices()))
+  end)
+
+  it("counts the notices it had to drop", function()
+    assert(conn:query "do $$ begin for i in 1..1500 loop raise notice '%', i; end loop; end $$")
+    local notices, dropped = conn:notices()
+    assert.equal(1000, #notices)
+    assert.equal("1", notices[1].message)
+    assert.equal(500, dropped)
+  end)
+
+  it("has an error message as libpq keeps it", function()
+    assert.equal("OK", conn:error_message())
+    conn:query "select 1/0"
+    assert.equal("ERROR:  division by zero", conn:error_message())
+    conn:query "select 1"
+    assert.equal("OK", conn:error_message())
+  end)
+
+  it("opens anew with reset", function()
+    local pid = conn:backend_pid()
+    assert.equal(conn, conn:reset())
+    assert.are_not.equal(pid, conn:backend_pid())
+    assert.equal(1, conn:query "select 1"(1, 1))
+  end)
+
+  it("comes back with reset after its backend was killed", function()
+    local admin = server.connect()
+    admin:query("select pg_terminate_backend($1)", conn:backend_pid())
+    server.until_true(function() return server.backends(admin, "conn_spec") == 0 end)
+    local res, err = conn:query "select 1"
+    assert.is_nil(res)
+    assert.is_true(err.connection_lost)
+    assert(conn:reset())
+    assert.equal(1, conn:query "select 1"(1, 1))
+    admin:close()
+  end)
+end)
+
+describe("the module", function()
+  it("tells its version, libpq's, and what that can do", function()
+    assert.equal("string", type(dblink._VERSION))
+    assert.is_true(dblink.libpq_version >= 140000)
+    assert.is_true(dblink.features.pipeline)
+    assert.equal(dblink.libpq_version >= 170000, dblink.features.async_cancel)
+    assert.equal("dblink.null", tostring(dblink.null))
+  end)
+end)

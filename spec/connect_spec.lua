@@ -1,0 +1,182 @@
+local dblink = require "dblink"
+local server = require "support.server"
+
+-- What a conninfo is refused with.
+local function refusal(conninfo, options)
+  local conn, err = dblink.connect(conninfo, options)
+  assert.is_nil(conn)
+  assert.are_not.matches("\n$", err.message)
+  return err
+end
+
+describe("connecting", function()
+  it("takes a string, a URI and a table", function()
+    local info = server.connect():info()
+    local uri = ("postgresql://%s@/%s?host=%s&port=%s"):format(info.user, info.dbname, info.host, info.port)
+    for _, conninfo in ipairs { server.conninfo, uri, info } do
+      local conn = assert(dblink.connect(conninfo))
+      assert.equal(info.dbname, conn:query "select current_database()"(1, 1))
+      conn:close()
+    end
+  end)
+
+  it("speaks UTF8 unless the conninfo names another encoding", function()
+    local conn = server.connect()
+    assert.equal("UTF8", conn:parameter "client_encoding")
+    conn:close()
+    conn = server.connect "client_encoding=LATIN1"
+    assert.equal("LATIN1", conn:parameter "client_encoding")
+    conn:close()
+  end)
+
+  it("can be driven by steps", function()
+    local conn = dblink.connect_start(server.conninfo)
+    assert.equal("connecting", conn:status())
+    local res, err = conn:query "select 1"
+    assert.is_nil(res)
+    assert.matches("not open yet", err.message)
+    local wait = require "dblink.wait.poll".wait
+    local need = conn:step()
+    assert.equal("w", need)
+    while need do
+      wait(conn:getfd(), need, conn:timeout())
+      need = conn:step()
+    end
+    assert.equal("ok", conn:status())
+    assert.equal(1, conn:query "select 1"(1, 1))
+    conn:close()
+  end)
+
+  it("refuses what is no conninfo, in libpq's words", function()
+    local err = refusal "hots=x"
+    assert.equal('invalid connection option "hots"', err.message)
+    assert.equal("usage", err.kind)
+    assert.equal('missing "=" after "nonsense" in connection info string', refusal "nonsense".message)
+    assert.matches('invalid connection option "hots"', refusal { hots = "x" }.message)
+  end)
+
+  it("raises for what is of a wrong type", function()
+    assert.error_matches(function() dblink.connect() end, "^bad argument 'conninfo'")
+    assert.error_matches(function() dblink.connect { host = {} } end, "conninfo%.host is a table")
+    assert.error_matches(function() dblink.connect { "x" } end, "key that is no string")
+    assert.error_matches(function() dblink.connect "host=a\0b" end, "NUL")
+    assert.error_matches(function() dblink.connect(server.conninfo, { tmeout = 1 }) end, "unknown option 'tmeout'")
+    assert.error_matches(function() dblink.connect(server.conninfo, { timeout = "x" }) end, "option timeout")
+    assert.error_matches(function() dblink.connect(server.conninfo, { wait = "nonsense" }) end, "option wait")
+    assert.error_matches(function() dblink.connect(server.conninfo, { rows = 3 }) end, "option rows")
+  end)
+
+  it("never repeats a password", function()
+    for _, conninfo in ipairs {
+      "password=my hush", "password='hush", "host=x password=a hush=1 b", "postgresql://u:hu sh@[x/db",
+      "postgresql://u:hush@host:port:9/db", "postgres://u:p?hush@x", 'password=a"hush"b "hush"',
+    } do
+      local err = refusal(conninfo)
+      if not err.message:find "invalid connection option" then
+        assert.are_not.matches("hu ?sh", err.message, conninfo)
+      end
+    end
+  end)
+
+  it("says why a server could not be reached", function()
+    local err = refusal "host=/nonexistent"
+    assert.equal("connection", err.kind)
+    assert.is_true(err.connection_lost)
+    assert.matches("No such file or directory", err.message)
+    err = refusal "host=127.0.0.1 port=1"
+    assert.matches("Connection refused", err.message)
+    err = refusal(server.conninfo .. " dbname=no_such_db")
+    assert.matches('database "no_such_db" does not exist', err.message)
+  end)
+
+  it("tries the hosts of a list in turn", function()
+    local info = server.connect():info()
+    info.host = "/nonexistent," .. info.host
+    info.port = nil
+    local conn = assert(dblink.connect(setmetatable(info, nil) and {
+      host = info.host, port = ("1,%s"):format(server.connect():info().port), user = info.user, dbname = info.dbname,
+    }))
+    assert.equal(1, conn:query "select 1"(1, 1))
+    conn:close()
+  end)
+
+  describe("to a silent host", function()
+    -- A listener that accepts nobody: its backlog takes the connection, and nothing ever answers.
+    local silent, stop
+    local function listen()
+      local name = os.tmpname()
+      os.remove(name)
+      local pipe = assert(io.popen(([[python3 -c '
+import socket, sys
+s = socket.socket(); s.bind(("127.0.0.1", 0)); s.listen(5)
+print(s.getsockname()[1]); sys.stdout.flush()
+open(sys.argv[1] + ".up", "w").close()
+import os, select
+os.mkfifo(sys.argv[1])
+open(sys.argv[1]).read()
+' %s]]):format(name)))
+      return pipe:read "*n", function()
+        server.until_true(function()
+          local fifo = io.open(name, "w")
+          if fifo then fifo:close() end
+          return fifo
+        end)
+        pipe:close()
+        os.remove(name)
+        os.remove(name .. ".up")
+      end
+    end
+
+    before_each(function() silent, stop = listen() end)
+    after_each(function() stop() end)
+
+    it("keeps connect_timeout, which libpq itself does not here", function()
+      local err = refusal(("host=127.0.0.1 port=%d connect_timeout=1 user=x"):format(silent))
+      assert.equal("connection", err.kind)
+      assert.matches(("port %d failed: timeout expired"):format(silent), err.message)
+    end)
+
+    it("goes on to the next host when the time of one is over", function()
+      local info = server.connect():info()
+      local conn = assert(dblink.connect {
+        host = "127.0.0.1," .. info.host, port = silent .. "," .. info.port, connect_timeout = 1,
+        user = info.user, dbname = info.dbname,
+      })
+      assert.equal(info.port, conn:info().port)
+      assert.equal(1, conn:query "select 1"(1, 1))
+      conn:close()
+    end)
+
+    it("tells what every host had to say", function()
+      local err = refusal(("host=127.0.0.1,127.0.0.1 port=%d,1 connect_timeout=1 user=x"):format(silent))
+      assert.matches("timeout expired", err.message)
+      assert.matches("Connection refused", err.message)
+    end)
+
+    it("keeps its own timeout over all hosts", function()
+      local err = refusal(("host=127.0.0.1 port=%d user=x"):format(silent), { timeout = 0.05 })
+      assert.equal("timeout", err.kind)
+    end)
+  end)
+end)
+
+if server.own then
+  describe("a wrong password", function()
+    it("is the server's to refuse, and is not told", function()
+      local err = refusal(server.conninfo .. " user=pwuser password=hush")
+      assert.matches('password authentication failed for user "pwuser"', err.message)
+      assert.are_not.matches("hush", err.message)
+      err = refusal(server.conninfo .. " user=pwuser passfile=/nowhere")
+      assert.matches("no password supplied", err.message)
+    end)
+  end)
+end
+
+describe("ping", function()
+  it("tells whether there is a server, whoever asks", function()
+    assert.equal("ok", dblink.ping(server.conninfo))
+    assert.equal("ok", dblink.ping(server.conninfo .. " dbname=no_such_db"))
+    assert.equal("no response", dblink.ping "host=/nonexistent")
+    assert.equal("no attempt", dblink.ping "nonsense")
+  end)
+end)

@@ -1,0 +1,79 @@
+local dblink = require "dblink"
+local server = require "support.server"
+
+describe("an error object", function()
+  local conn
+  before_each(function() conn = server.connect() end)
+  after_each(function() conn:close() end)
+
+  it("has all that the server said", function()
+    local res, err = conn:query [[do $$ begin
+      raise exception 'boom' using errcode = 'P0099', detail = 'the detail', hint = 'the hint',
+        schema = 's', table = 't', column = 'c', datatype = 'd', constraint = 'k';
+    end $$]]
+    assert.is_nil(res)
+    assert.equal("server", err.kind)
+    assert.equal("boom", err.message)
+    assert.equal("P0099", err.sqlstate)
+    assert.equal("ERROR", err.severity)
+    assert.equal("the detail", err.detail)
+    assert.equal("the hint", err.hint)
+    assert.same({ "s", "t", "c", "d", "k" }, { err.schema, err.table, err.column, err.datatype, err.constraint })
+    assert.matches("PL/pgSQL function", err.context)
+    assert.equal("string", type(err.file))
+    assert.equal("number", type(err.line))
+    assert.equal("string", type(err.routine))
+    assert.is_false(err.connection_lost)
+  end)
+
+  it("has the position as a number", function()
+    local _, err = conn:query "select * from nowhere"
+    assert.equal(15, err.position)
+    _, err = conn:query "do $$ begin execute 'select 1 +'; end $$"
+    assert.equal("select 1 +", err.internal_query)
+    assert.equal("number", type(err.internal_position))
+  end)
+
+  it("reads well in print, in a concatenation, in assert", function()
+    local _, err = conn:query "select * from nowhere"
+    assert.equal('ERROR 42P01: relation "nowhere" does not exist', tostring(err))
+    assert.equal('failed: ERROR 42P01: relation "nowhere" does not exist', "failed: " .. err)
+    assert.equal('ERROR 42P01: relation "nowhere" does not exist!', err .. "!")
+    assert.equal(tostring(err) .. tostring(err), err .. err)
+    local ok, raised = pcall(dblink.assert, nil, err)
+    assert.is_false(ok)
+    assert.equal(err, raised)
+    assert.equal(1, (dblink.assert(1)))
+    _, err = conn:query "do $$ begin raise 'boom' using detail = 'd', hint = 'h'; end $$"
+    assert.equal("ERROR P0001: boom\nDETAIL: d\nHINT: h", tostring(err))
+  end)
+
+  it("knows PostgreSQL's names of conditions", function()
+    assert(conn:query "create temp table only_one (id int primary key); insert into only_one values (1)")
+    local _, err = conn:query "insert into only_one values (1)"
+    assert.is_true(err:is "unique_violation")
+    assert.is_true(err:is "integrity_constraint_violation")
+    assert.is_true(err:is "23505")
+    assert.is_false(err:is "23506")
+    assert.is_false(err:is "division_by_zero")
+    assert.error_matches(function() err:is "no_such_condition" end, "no condition is named 'no_such_condition'")
+    _, err = dblink.connect "nonsense"
+    assert.is_false(err:is "unique_violation")
+  end)
+
+  it("tells a loss from an error", function()
+    local admin = server.connect()
+    conn:send_query "select pg_sleep(60)"
+    server.wait_active(admin, conn:backend_pid())
+    admin:query("select pg_terminate_backend($1)", conn:backend_pid())
+    local _, first = conn:get_result()
+    assert.equal("57P01", first.sqlstate)
+    assert.is_true(first.connection_lost)
+    local _, second = conn:get_result()
+    assert.equal("connection", second.kind)
+    assert.is_true(second.connection_lost)
+    assert.is_nil(second.sqlstate)
+    assert.is_nil(conn:get_result())
+    admin:close()
+  end)
+end)

@@ -1,0 +1,180 @@
+local dblink = require "dblink"
+local server = require "support.server"
+
+describe("rows", function()
+  local conn
+  setup(function() conn = server.connect() end)
+  teardown(function() conn:close() end)
+
+  -- The same of a result that is small and copied, and of one that libpq holds.
+  for _, rows in ipairs { 3, 3000 } do
+    describe(("of a result of %d"):format(rows), function()
+      local res
+      before_each(function()
+        res = conn:query(([[select g as id, 'v' || g as name, case when g > 1 then g * 0.5::float8 end as half
+          from generate_series(1, %d) g]]):format(rows))
+      end)
+
+      it("are tables by name", function()
+        assert.equal(rows, #res)
+        assert.same({ id = 1, name = "v1" }, res[1])
+        assert.same({ id = 3, name = "v3", half = 1.5 }, res[3])
+        assert.same(res[2], res[2])
+      end)
+
+      it("are values by position and by name", function()
+        assert.equal(2, res(2, 1))
+        assert.equal("v2", res(2, 2))
+        assert.equal(1.0, res(2, "half"))
+        assert.is_nil(res(1, 3))
+        assert.equal(3, res(3))
+      end)
+
+      it("end where they end", function()
+        assert.is_nil(res[0])
+        assert.is_nil(res[rows + 1])
+        assert.is_nil(res[-1])
+        assert.is_nil(res(rows + 1, 1))
+        assert.is_nil(res(1, 4))
+        assert.is_nil(res(1, 0))
+        assert.is_nil(res(1, "nobody"))
+      end)
+
+      it("are iterated, in three shapes", function()
+        local count = 0
+        for row in res:rows() do
+          count = count + 1
+          assert.equal(count, row.id)
+        end
+        assert.equal(rows, count)
+        for row in res:rows "array" do
+          assert.same({ 1, "v1", n = 3 }, row)
+          break
+        end
+        local sum = 0
+        for i, id, name, half in res:rows "values" do
+          sum = sum + id
+          assert.equal(i, id)
+          assert.equal("v" .. i, name)
+          assert.equal(i > 1 and i / 2 or nil, half)
+        end
+        assert.equal(rows * (rows + 1) / 2, sum)
+        assert.error_matches(function() res:rows "nonsense" end, "nonsense")
+      end)
+
+      it("give a column as an array", function()
+        local ids = res:column(1)
+        assert.equal(rows, ids.n)
+        assert.equal(rows, #ids)
+        assert.equal(rows, ids[rows])
+        assert.equal("v2", res:column "name"[2])
+        assert.is_nil(res:column "half"[1])
+        assert.is_nil(res:column "nobody")
+      end)
+
+      it("outlive the result", function()
+        local row, next_row = res[3], res:rows()
+        res = nil -- luacheck: ignore
+        collectgarbage()
+        collectgarbage()
+        assert.equal("v3", row.name)
+        assert.equal("v1", next_row().name)
+      end)
+    end)
+  end
+
+  it("give the last of the columns that share a name", function()
+    local res = conn:query "select 1 as a, 2 as b, 3 as a"
+    assert.same({ a = 3, b = 2 }, res[1])
+    assert.equal(3, res(1, "a"))
+    assert.equal(1, res(1, 1))
+    assert.same({ 1, 2, 3, n = 3 }, conn:query { "select 1 as a, 2 as b, 3 as a", rows = "array" }[1])
+    -- also where the last one is NULL
+    assert.same({}, conn:query "select 1 as a, null as a"[1])
+    assert.same({}, conn:query "select 1 as a, null as a from generate_series(1, 1000)"[1000])
+  end)
+
+  it("have a sentinel for NULL if that is wished", function()
+    for _, sql in ipairs { "select null as a", "select null as a from generate_series(1, 1000)" } do
+      local res = conn:query { sql, null = dblink.null }
+      assert.equal(dblink.null, res(1, 1))
+      assert.equal(dblink.null, res[1].a)
+      assert.equal(dblink.null, res:column(1)[1])
+      local marker = {}
+      assert.equal(marker, conn:query { sql, null = marker }(1, 1))
+      assert.is_nil(conn:query(sql)(1, 1))
+    end
+    local other = server.connect("", { null = false, rows = "array" })
+    assert.same({ 1, false, n = 2 }, other:query "select 1, null"[1])
+    other:close()
+  end)
+
+  it("may have 1,600 columns", function()
+    local list = {}
+    for i = 1, 1600 do list[i] = i .. " as c" .. i end
+    local res = conn:query("select " .. table.concat(list, ", "))
+    assert.equal(1600, res[1].c1600)
+    assert.equal(1600, res(1, "c1600"))
+    for _, first in res:rows "values" do assert.equal(1, first) end
+    assert.equal(1600, #res:columns())
+  end)
+end)
+
+describe("values", function()
+  local conn
+  setup(function() conn = server.connect() end)
+  teardown(function() conn:close() end)
+
+  -- What int8 beyond 2^53 is on this Lua.
+  local function int8(digits) return math.type and math.tointeger(digits) or digits end
+
+  local rows = {
+    { "true", true }, { "false", false },
+    { "32767::int2", 32767 }, { "(-32768)::int2", -32768 },
+    { "2147483647", 2147483647 }, { "-2147483648", -2147483648 },
+    { "9007199254740992", 9007199254740992 }, { "-9007199254740992", -9007199254740992 },
+    { "9223372036854775807", int8 "9223372036854775807" }, { "9007199254740993", int8 "9007199254740993" },
+    { "4294967295::oid", 4294967295 },
+    { "0::float8", 0 }, { "0.1::float8", 0.1 }, { "(-1.5e300)::float8", -1.5e300 }, { "5e-324::float8", 5e-324 },
+    { "1.7976931348623157e308::float8", 1.7976931348623157e308 }, { "123456.789::float8", 123456.789 },
+    { "'infinity'::float8", 1 / 0 }, { "'-infinity'::float8", -1 / 0 }, { "0.5::float4", 0.5 },
+    { "'infinity'::float4", 1 / 0 },
+    { "0::numeric", "0" }, { "0.00::numeric", "0.00" }, { "12.340", "12.340" }, { "-0.000123", "-0.000123" },
+    { "10000::numeric", "10000" }, { "123456789012345678901234567890.5", "123456789012345678901234567890.5" },
+    { "1e20::numeric", "100000000000000000000" }, { "1e-10::numeric", "0.0000000001" },
+    { "'NaN'::numeric", "NaN" }, { "'-Infinity'::numeric", "-Infinity" }, { "99990000::numeric", "99990000" },
+    { "''::text", "" }, { "'ä€😀'::text", "ä€😀" }, { "'x'::varchar(3)", "x" }, { "'x'::char(3)", "x  " },
+    { "'n'::name", "n" }, { "'c'::\"char\"", "c" },
+    { "'\\x'::bytea", "" }, { "'\\x00ff10'::bytea", "\0\255\16" }, { "null::int", nil },
+  }
+
+  for _, binary in ipairs { false, true } do
+    it("are what the table of types says, in " .. (binary and "binary" or "text"), function()
+      for _, row in ipairs(rows) do
+        local res = assert(conn:query { "select " .. row[1], binary = binary })
+        local value = res(1, 1)
+        assert.equal(row[2], value, row[1])
+        if math.type and type(value) == "number" then
+          assert.equal(row[1]:find "float" and "float" or "integer", math.type(value), row[1])
+        end
+      end
+      local nan = conn:query { "select 'NaN'::float8", binary = binary }(1, 1)
+      assert.is_true(nan ~= nan)
+      local min = conn:query { "select -9223372036854775808", binary = binary }(1, 1)
+      assert.equal("-9223372036854775808", tostring(min))
+    end)
+  end
+
+  it("are the same whatever bytea_output is", function()
+    assert(conn:query "set bytea_output = 'escape'")
+    assert.equal("\0a\\'\255", conn:query "select '\\x00615c27ff'::bytea"(1, 1))
+    assert(conn:query "reset bytea_output")
+  end)
+
+  it("are the server's text without decoding", function()
+    local other = server.connect("", { decode = false })
+    assert.same({ a = "t", b = "1", c = "\\x00" }, other:query "select true a, 1 b, '\\x00'::bytea c"[1])
+    other:close()
+    assert.equal("t", conn:query { "select true", decode = false }(1, 1))
+  end)
+end)

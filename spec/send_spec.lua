@@ -1,0 +1,66 @@
+local server = require "support.server"
+
+describe("conn:query", function()
+  local conn
+  before_each(function() conn = server.connect() end)
+  after_each(function() conn:close() end)
+
+  it("gives the result of the last statement", function()
+    assert.equal(2, conn:query "select 1; select 2"(1, 1))
+    assert.equal("CREATE TABLE", conn:query "select 1; create temp table t (a int)".command)
+  end)
+
+  it("gives the first error, whatever came before it", function()
+    local res, err = conn:query "select 1; select 1/0; select 2"
+    assert.is_nil(res)
+    assert.equal("22012", err.sqlstate)
+    assert.equal("idle", conn:transaction_status())
+    res, err = conn:query "selct 1"
+    assert.is_nil(res)
+    assert.is_true(err:is "syntax_error")
+    assert.equal(1, conn:query "select 1"(1, 1))
+  end)
+
+  it("takes one statement when it takes parameters", function()
+    local res, err = conn:query("select $1::int; select 2", 1)
+    assert.is_nil(res)
+    assert.equal("42601", err.sqlstate)
+  end)
+
+  it("gives all results with exec_all", function()
+    local list = assert(conn:exec_all "select 1; create temp table t (a int); select 3")
+    assert.equal(3, #list)
+    assert.equal(1, list[1](1, 1))
+    assert.equal("CREATE TABLE", list[2].command)
+    assert.equal(3, list[3](1, 1))
+    local none, err = conn:exec_all "select 1; select 1/0"
+    assert.is_nil(none)
+    assert.equal("22012", err.sqlstate)
+    assert.equal("idle", conn:transaction_status())
+  end)
+
+  it("stops at its timeout, and the connection is ready for the next", function()
+    local res, err = conn:query { "select pg_sleep(60)", timeout = 0.05 }
+    assert.is_nil(res)
+    assert.equal("timeout", err.kind)
+    assert.is_false(err.connection_lost)
+    assert.equal("idle", conn:transaction_status())
+    assert.equal(1, conn:query "select 1"(1, 1))
+  end)
+
+  it("says that the connection was lost under it", function()
+    local admin = server.connect()
+    admin:query("select pg_terminate_backend($1)", conn:backend_pid())
+    server.until_true(function()
+      return admin:query("select count(*) = 0 from pg_stat_activity where pid = $1", conn:backend_pid())(1, 1)
+    end)
+    local res, err = conn:query "select 1"
+    assert.is_nil(res)
+    assert.is_true(err.connection_lost)
+    res, err = conn:query "select 1"
+    assert.is_nil(res)
+    assert.is_true(err.connection_lost)
+    assert.equal("connection", err.kind)
+    admin:close()
+  end)
+end)
