@@ -117,7 +117,8 @@ describe("Ctrl-C in a plain script", function()
       print(conn:query "select 'alive'" (1, 1))
     ]]):format(server.conninfo .. " application_name=" .. name))
     file:close()
-    local pipe = assert(io.popen(("setsid %s %s 2>&1 & echo $!; wait"):format(lua, script)))
+    local under = os.getenv "DBLINK_UNDER" or "" -- the sanitizers' runner
+    local pipe = assert(io.popen(("setsid %s %s %s 2>&1 & echo $!; wait"):format(under, lua, script)))
     local pid = pipe:read "*n"
     server.until_true(function()
       return admin:query([[select count(*) = 1 from pg_stat_activity

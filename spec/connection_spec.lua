@@ -22,8 +22,9 @@ describe("the verbs of a connection", function()
 
   it("find the connection closed, with the caller's line", function()
     conn:close()
-    for _, verb in ipairs { "query", "send_query", "get_result", "try_result", "exec_all", "is_busy", "step", "cancel" } do
-      local ok, err = pcall(conn[verb], conn, "select 1")
+    local verbs = { "send_query", "get_result", "try_result", "is_busy", "step", "cancel" }
+    for _, verb in ipairs(verbs) do
+      local ok, err = pcall(conn[verb], conn, verb:find "query" and "select 1" or nil)
       assert.is_false(ok, verb)
       assert.matches("connection is closed", err, verb)
     end

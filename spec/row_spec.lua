@@ -47,10 +47,7 @@ describe("rows", function()
           assert.equal(count, row.id)
         end
         assert.equal(rows, count)
-        for row in res:rows "array" do
-          assert.same({ 1, "v1", n = 3 }, row)
-          break
-        end
+        assert.same({ 1, "v1", n = 3 }, res:rows "array"())
         local sum = 0
         for i, id, name, half in res:rows "values" do
           sum = sum + id

@@ -65,6 +65,9 @@ function methods:exec_all(sql)
 end
 
 function methods:cancel(seconds)
+  if seconds ~= nil and type(seconds) ~= "number" then
+    core.misuse("bad argument 'seconds' (number expected, got " .. type(seconds) .. ")")
+  end
   return await.cancel(self, seconds and now() + seconds)
 end
 
