@@ -3,6 +3,7 @@
 #   make build                 the module for every Lua, in build/<lua>/
 #   make test LUA=5.4          one Lua; BUSTED="--filter=cancel" for some tests
 #   make asan                  the suite under sanitizers and a hard-working collector (ASAN_LUAS)
+#   make test-matrix           the suite with libpq and server 17 and 18, and Lua 5.5 (Debians of its own)
 #   make lint format floors rock rockspec bench clean
 #   make install LUA=5.4       into $(DESTDIR)$(PREFIX)
 
@@ -29,7 +30,7 @@ PG        = spec/support/pg run
 AGAIN     = $(MAKE) --no-print-directory
 LUA_ENV   = env LUA_INIT= LUA_PATH="./src/?.lua;./spec/?.lua;;" LUA_CPATH="./$(BUILD)/$(1)/?.so;;"
 
-.PHONY: all build demo test asan lint format floors rock rockspec bench install clean
+.PHONY: all build demo test test-matrix asan lint format floors rock rockspec bench install clean
 .SUFFIXES:
 all: build
 
@@ -58,6 +59,9 @@ demo: setup.build setup.server
 test: setup.build setup.test
 	@$(AGAIN) -s build
 	@BUILD=$(BUILD) spec/support/test $(LUAS) -- $(BUSTED)
+
+test-matrix:
+	@spec/support/matrix
 
 asan: setup.build setup.test
 	@mkdir -p build && gcc -shared -fPIC -o build/unpreload.so spec/support/unpreload.c
