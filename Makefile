@@ -54,7 +54,7 @@ setup.%:
 
 demo: setup.build setup.server
 	@$(AGAIN) -s build LUA=5.4
-	@$(call LUA_ENV,lua5.4) $(PG) lua5.4 examples/orchestrate.lua
+	@$(call LUA_ENV,lua5.4) $(PG) lua5.4 examples/orchestrate.lua $(BUILD)/timeline.svg
 
 test: setup.build setup.test
 	@$(AGAIN) -s build

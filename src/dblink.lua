@@ -8,6 +8,8 @@ local dblink = {
   libpq_version = core.libpq_version,
   features = core.features,
   null = core.null,
+  --- Seconds on a clock that no one sets.
+  now = core.now,
   unescape_bytea = core.unescape_bytea,
 }
 

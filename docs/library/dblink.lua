@@ -1,0 +1,175 @@
+---@meta dblink
+
+-- Annotations for LuaLS: docs/reference.md in the editor.
+
+---@class dblink
+---@field null userdata stands for NULL
+---@field _VERSION string
+---@field libpq_version integer
+---@field features table<string, boolean>
+local dblink = {}
+
+---@class dblink.error
+---@field message string
+---@field kind "server"|"connection"|"timeout"|"cancelled"|"pipeline_aborted"|"usage"|"unsupported"|"too_big"|"memory"
+---@field connection_lost boolean
+---@field sqlstate string?
+---@field severity string?
+---@field detail string?
+---@field hint string?
+---@field position integer?
+---@field context string?
+---@field schema string?
+---@field table string?
+---@field column string?
+---@field datatype string?
+---@field constraint string?
+---@field internal_position integer?
+---@field internal_query string?
+---@field file string?
+---@field line integer?
+---@field routine string?
+local err = {}
+---@param condition string a condition's name, a class's, or an SQLSTATE
+---@return boolean
+function err:is(condition) end
+
+---@class dblink.options
+---@field timeout number? seconds
+---@field wait string|{wait: function, forget: function}|nil
+---@field null any
+---@field rows "row"|"array"|nil
+---@field decode boolean?
+
+---@param conninfo string|table
+---@param options dblink.options?
+---@return dblink.connection? connection
+---@return dblink.error? err
+function dblink.connect(conninfo, options) end
+
+---@param conninfo string|table
+---@param options dblink.options?
+---@return dblink.connection? connection
+---@return dblink.error? err
+function dblink.connect_start(conninfo, options) end
+
+---@param conninfo string|table
+---@param seconds number?
+---@return "ok"|"reject"|"no response"|"no attempt"
+function dblink.ping(conninfo, seconds) end
+
+---@return number seconds on a clock that no one sets
+function dblink.now() end
+
+---@generic T
+---@param value T?
+---@param err any
+---@return T
+function dblink.assert(value, err, ...) end
+
+---@param s string
+---@return any parameter
+function dblink.bytea(s) end
+
+---@param s string
+---@return string bytes
+function dblink.unescape_bytea(s) end
+
+---@class dblink.connection
+local conn = {}
+---@return "r"|"w"|"rw"|nil events
+function conn:step() end
+---@return integer? fd
+function conn:getfd() end
+---@return integer? fd
+function conn:pollfd() end
+---@return "r"|"rw" events
+function conn:events() end
+---@return number? seconds
+function conn:timeout() end
+---@return boolean
+function conn:dirty() end
+---@param seconds number?
+---@return dblink.connection? connection
+---@return dblink.error? err
+function conn:reset(seconds) end
+function conn:close() end
+---@return "ok"|"bad"|"connecting"|"closed"
+function conn:status() end
+---@return "idle"|"active"|"intrans"|"inerror"|"unknown"
+function conn:transaction_status() end
+---@param name string
+---@return string? value
+function conn:parameter(name) end
+---@return integer
+function conn:server_version() end
+---@return integer
+function conn:backend_pid() end
+---@return table<string, string>
+function conn:info() end
+---@param sql string|table
+---@return true? sent
+---@return dblink.error? err
+function conn:send_query(sql, ...) end
+---@return boolean
+function conn:is_busy() end
+---@param seconds number?
+---@return dblink.result? result
+---@return dblink.error? err
+function conn:get_result(seconds) end
+---@return dblink.result|false|nil result
+---@return dblink.error? err
+function conn:try_result() end
+---@return fun(): integer, dblink.result?, dblink.error?
+function conn:results() end
+---@param seconds number?
+---@return true? sent
+---@return dblink.error? err
+function conn:cancel(seconds) end
+---@return string
+function conn:error_message() end
+---@return {channel: string, payload: string, pid: integer}?
+function conn:get_notify() end
+---@param sql string|table
+---@return dblink.result? result
+---@return dblink.error? err
+function conn:query(sql, ...) end
+---@param sql string
+---@return dblink.result[]? results
+---@return dblink.error? err
+function conn:exec_all(sql) end
+---@return table[] notices
+---@return integer dropped
+function conn:notices() end
+---@param s string
+---@return string? literal
+---@return dblink.error? err
+function conn:escape_literal(s) end
+---@param s string
+---@return string? identifier
+---@return dblink.error? err
+function conn:escape_identifier(s) end
+---@param s string
+---@return string? text
+---@return dblink.error? err
+function conn:escape_bytea(s) end
+
+---@class dblink.result
+---@field status string
+---@field command string
+---@field affected integer?
+---@field [integer] table
+---@operator len: integer
+---@operator call: any
+local res = {}
+---@param shape "row"|"array"|"values"|nil
+---@return function
+function res:rows(shape) end
+---@param column integer|string
+---@return any[]?
+function res:column(column) end
+---@return table[]
+function res:columns() end
+function res:clear() end
+
+return dblink
