@@ -23,6 +23,7 @@ build = {
         "src/conn.c",
         "src/connect.c",
         "src/core.c",
+        "src/digits.c",
         "src/escape.c",
         "src/fail.c",
         "src/notice.c",

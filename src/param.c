@@ -8,13 +8,12 @@
  */
 #include "param.h"
 
-#include <math.h>
-#include <stdio.h>
 #include <string.h>
 
+#include "digits.h"
 #include "fail.h"
 
-enum { DIGITS = 32, BYTEA = 17 };
+enum { BYTEA = 17 };
 
 void dbl_push_null(lua_State *L)
 {
@@ -35,49 +34,11 @@ static int null_tostring(lua_State *L)
     return 1;
 }
 
-/* The shortest digits that give the same double; whole numbers without a point,
- * for they may be meant for an int. */
-static int format_number(char *to, lua_Number n)
-{
-    if (isnan(n))
-        return snprintf(to, DIGITS, "NaN");
-    if (isinf(n))
-        return snprintf(to, DIGITS, n > 0 ? "Infinity" : "-Infinity");
-    if (floor(n) == n && fabs(n) < 1e15)
-        return snprintf(to, DIGITS, "%.0f", n);
-    for (int digits = 15;; digits++) {
-        int size = snprintf(to, DIGITS, "%.*g", digits, n);
-        double back;
-        char *point = strchr(to, ',');
-        if (point) /* a locale of the host's */
-            *point = '.';
-        if (digits == 17 || (!point && sscanf(to, "%lf", &back) == 1 && back == n))
-            return size;
-    }
-}
-
-#if DBL_HAS_INTEGER
-static int format_integer(char *to, lua_Integer n)
-{
-    char digits[DIGITS], *at = digits + sizeof digits;
-    lua_Unsigned u = n < 0 ? 0u - (lua_Unsigned)n : (lua_Unsigned)n;
-    *--at = '\0';
-    do
-        *--at = (char)('0' + u % 10);
-    while (u /= 10);
-    if (n < 0)
-        *--at = '-';
-    int size = (int)(digits + sizeof digits - at) - 1;
-    memcpy(to, at, (size_t)size + 1);
-    return size;
-}
-#endif
-
 typedef struct Scratch {
     const char **values;
     int *lengths, *formats;
     Oid *types;
-    char (*digits)[DIGITS];
+    char (*digits)[DBL_DIGITS];
 } Scratch;
 
 static int bad_param(lua_State *L, int position, const char *why)
@@ -121,12 +82,12 @@ void dbl_params(lua_State *L, int first, int count, Params *p)
     size_t n = (size_t)count;
     Scratch s;
     char *block =
-        lua_newuserdata(L, n * (sizeof *s.values + 2 * sizeof(int) + sizeof(Oid) + DIGITS) + 1);
+        lua_newuserdata(L, n * (sizeof *s.values + 2 * sizeof(int) + sizeof(Oid) + DBL_DIGITS) + 1);
     s.values = (const char **)(void *)block;
     s.lengths = (int *)(void *)(s.values + n);
     s.formats = s.lengths + n;
     s.types = (Oid *)(s.formats + n);
-    s.digits = (char(*)[DIGITS])(s.types + n);
+    s.digits = (char(*)[DBL_DIGITS])(s.types + n);
     p->count = count;
     p->values = s.values;
     p->lengths = s.lengths;
@@ -153,10 +114,10 @@ void dbl_params(lua_State *L, int first, int count, Params *p)
         case LUA_TNUMBER:
 #if DBL_HAS_INTEGER
             if (lua_isinteger(L, i))
-                s.lengths[k] = format_integer(s.digits[k], lua_tointeger(L, i));
+                s.lengths[k] = dbl_write_integer(s.digits[k], lua_tointeger(L, i));
             else
 #endif
-                s.lengths[k] = format_number(s.digits[k], lua_tonumber(L, i));
+                s.lengths[k] = dbl_write_number(s.digits[k], lua_tonumber(L, i));
             s.values[k] = s.digits[k];
             break;
         case LUA_TSTRING:
