@@ -108,6 +108,18 @@ describe("a connection", function()
     assert.equal(1, conn:query "select 1"(1, 1))
   end)
 
+  it("can be reset again when a reset took too long", function()
+    local ok, err = conn:reset(0)
+    assert.is_nil(ok)
+    assert.equal("timeout", err.kind)
+    assert.equal("bad", conn:status())
+    ok, err = conn:query "select 1"
+    assert.is_nil(ok)
+    assert.equal("connection", err.kind)
+    assert(conn:reset(5))
+    assert.equal(1, conn:query "select 1"(1, 1))
+  end)
+
   it("comes back with reset after its backend was killed", function()
     local admin = server.connect()
     admin:query("select pg_terminate_backend($1)", conn:backend_pid())

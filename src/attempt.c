@@ -155,7 +155,7 @@ static int next_host(Attempt *a)
 int dbl_attempt_step(Attempt *a)
 {
     for (;;) {
-        if (!a->pg || PQstatus(a->pg) == CONNECTION_BAD)
+        if (!a->pg || PQstatus(a->pg) == CONNECTION_BAD || a->deadline == 0)
             return 0;
         if (a->fresh) {
             a->fresh = 0;
@@ -165,7 +165,7 @@ int dbl_attempt_step(Attempt *a)
             complain(a);
             if (next_host(a))
                 continue;
-            a->deadline = 0; /* the mark of an attempt that ended so */
+            a->deadline = 0;
             return 0;
         }
         switch (PQconnectPoll(a->pg)) {
@@ -179,6 +179,12 @@ int dbl_attempt_step(Attempt *a)
             return 0;
         }
     }
+}
+
+void dbl_attempt_give_up(Attempt *a)
+{
+    complain(a);
+    a->deadline = 0;
 }
 
 void dbl_attempt_free(Attempt *a)

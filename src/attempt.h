@@ -30,6 +30,9 @@ int dbl_attempt_start(Attempt *a, const char *const *keywords, const char *const
  * it may be another at each call.  0: over, as PQstatus(a->pg) says. */
 int dbl_attempt_step(Attempt *a);
 
+/* Ends it as if the present host had been the last, and its time were over. */
+void dbl_attempt_give_up(Attempt *a);
+
 /* Gives back everything, the PGconn too.  Harmless on a zeroed or freed one. */
 void dbl_attempt_free(Attempt *a);
 

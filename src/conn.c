@@ -357,6 +357,8 @@ static int conn_sever(lua_State *L)
         shutdown(PQsocket(pg), SHUT_RDWR);
     if (c->pg)
         PQconsumeInput(c->pg);
+    else
+        dbl_attempt_give_up(c->attempt);
     return 0;
 }
 

@@ -27,6 +27,7 @@ typedef struct Conn {
     double deadline;    /* of the operation under way, or DBL_NEVER */
     unsigned born;      /* the fork generation it was opened in */
     unsigned char goal; /* DBL_GOAL_... */
+    unsigned char need; /* what the last step wanted */
     unsigned char closed;
     unsigned char fresh;     /* sent just now: nothing can have arrived yet */
     unsigned char failed;    /* kept is the first error of the query */

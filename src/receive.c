@@ -95,11 +95,9 @@ static int step_attempt(Conn *c)
     return 0;
 }
 
-int dbl_step(Conn *c)
+static int step_query(Conn *c)
 {
     PGconn *pg = c->pg;
-    if (c->attempt)
-        return step_attempt(c);
     int write = PQflush(pg) > 0 ? DBL_WRITE : 0;
     if (c->fresh && PQisBusy(pg)) {
         c->fresh = 0;
@@ -121,6 +119,13 @@ int dbl_step(Conn *c)
         }
         keep(c, res);
     }
+}
+
+int dbl_step(Conn *c)
+{
+    int need = c->attempt ? step_attempt(c) : step_query(c);
+    c->need = (unsigned char)need;
+    return need;
 }
 
 double dbl_wake(const Conn *c)
@@ -301,10 +306,7 @@ static int conn_settle(lua_State *L)
 static int conn_events(lua_State *L)
 {
     Conn *c = dbl_conn(L, 1);
-    int write = c->pg && PQflush(c->pg) > 0;
-    if (c->attempt)
-        write = PQstatus(c->attempt->pg) != CONNECTION_OK && c->attempt->fresh;
-    dbl_push_events(L, write ? DBL_READ | DBL_WRITE : DBL_READ);
+    dbl_push_events(L, c->need ? c->need : c->attempt ? DBL_WRITE : DBL_READ);
     return 1;
 }
 

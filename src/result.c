@@ -240,7 +240,9 @@ void dbl_result_open(lua_State *L)
         lua_pushvalue(L, -2);
         lua_setfield(L, -2, "methods");
         lua_pushliteral(L, CLASS);
-        lua_setfield(L, -2, "__name");
+        lua_pushvalue(L, -1);
+        lua_setfield(L, -3, "__name");
+        lua_setfield(L, -2, "__metatable");
         if (i == 0) {
             lua_pushcfunction(L, result_clear);
             lua_setfield(L, -2, "__gc");

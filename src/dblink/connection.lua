@@ -118,7 +118,9 @@ end
 -- Waits until a connecting connection is open: the connection, or nil and an error.
 function connection.open(conn)
   if not await.settle(conn) then
-    conn:close()
+    local fd = conn:getfd()
+    if fd then state(conn).wait.forget(fd) end
+    core.sever(conn)
     return nil, core.failure("timeout", "connecting took longer than its timeout")
   end
   local ok, err = core.opened(conn)
