@@ -17,6 +17,38 @@ describe("the house", function()
   end)
 end)
 
+describe("the reference", function()
+  local function text(path)
+    local file = assert(io.open(path))
+    local all = file:read "*a"
+    file:close()
+    return all
+  end
+  local reference, library = text "docs/reference.md", text "docs/library/dblink.lua"
+
+  -- Names that one of the two pages does not have.
+  local function missing(prefix, names)
+    local list = {}
+    for name, value in pairs(names) do
+      local mark = prefix:gsub("%p", "%%%0") .. name .. "%f[^%w_]"
+      local annotation = type(value) == "function" and "function " .. mark .. "%(" or "%-%-%-@field " .. name .. " "
+      if not reference:find(mark) then list[#list + 1] = prefix .. name .. " (reference)" end
+      if not library:find(annotation) then list[#list + 1] = prefix .. name .. " (annotations)" end
+    end
+    table.sort(list)
+    return list
+  end
+
+  it("and the annotations have every function of the module", function()
+    assert.same({}, missing("dblink.", require "dblink"))
+  end)
+
+  it("and the annotations have every verb of a connection", function()
+    require "dblink"
+    assert.same({}, missing("conn:", require "dblink.core".methods))
+  end)
+end)
+
 describe("the floors' guard", function()
   local rooms = floors.picture [[
 text
