@@ -47,7 +47,8 @@ end
 
 local function draw(now, scale)
   for _, job in ipairs(jobs) do
-    print(("%-9s |%-" .. WIDTH .. "s| %5.2f s"):format(job.name, bar(job, now, WIDTH, scale), (job.to or now) - job.from))
+    print(("%-9s |%-" .. WIDTH .. "s| %5.2f s"):format(
+      job.name, bar(job, now, WIDTH, scale), (job.to or now) - job.from))
   end
 end
 
@@ -96,15 +97,15 @@ print()
 if not terminal then draw(total, total) end
 
 local sum = 0
-local svg = { ('<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 640 %d" font-family="sans-serif" font-size="12">'):format(
-  #jobs * 28 + 34) }
+local SVG = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 640 %d" font-family="sans-serif" font-size="12">'
+local RECT = '<rect x="%.1f" y="%d" width="%.1f" height="20" rx="3" fill="%s"><title>%.2f s</title></rect>'
+local svg = { SVG:format(#jobs * 28 + 34) }
 for i, job in ipairs(jobs) do
   sum = sum + job.to - job.from
   local y = i * 28 - 16
   svg[#svg + 1] = ('<text x="8" y="%d">%s</text>'):format(y + 14, job.name)
-  svg[#svg + 1] = ('<rect x="%.1f" y="%d" width="%.1f" height="20" rx="3" fill="%s"><title>%.2f s</title></rect>'):format(
-    90 + job.from / total * 530, y, math.max(1, (job.to - job.from) / total * 530),
-    job.failed and "#c0504d" or "#4f81bd", job.to - job.from)
+  svg[#svg + 1] = RECT:format(90 + job.from / total * 530, y,
+    math.max(1, (job.to - job.from) / total * 530), job.failed and "#c0504d" or "#4f81bd", job.to - job.from)
 end
 svg[#svg + 1] = ('<text x="90" y="%d">0 s</text><text x="620" y="%d" text-anchor="end">%.2f s</text></svg>'):format(
   #jobs * 28 + 24, #jobs * 28 + 24, total)
