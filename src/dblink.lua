@@ -13,44 +13,14 @@ local dblink = {
   unescape_bytea = core.unescape_bytea,
 }
 
--- What options.wait means: a name, a table {wait =, forget =}, or whatever loop
--- runs where this is called.
-local function find_wait(given)
-  if type(given) == "table" then
-    if type(given.wait) ~= "function" or type(given.forget) ~= "function" then
-      core.misuse("option wait must be a name or a table {wait = f, forget = f}")
-    end
-    return given
-  elseif given == nil or given == "poll" then
-    return require "dblink.wait.poll"
-  end
-  core.misuse("option wait: no wait is named '" .. tostring(given) .. "'")
-end
-
-local function start(conninfo, options)
-  options = options or {}
-  if type(options) ~= "table" then core.misuse("options must be a table") end
-  if options.timeout ~= nil and (type(options.timeout) ~= "number" or options.timeout < 0) then
-    core.misuse("option timeout must be a number of seconds")
-  end
-  local how = find_wait(options.wait)
-  local conn, err = core.connect_start(conninfo)
-  if not conn then return nil, err end
-  connection.configure(conn, options, how)
-  core.set_deadline(conn, options.timeout and core.now() + options.timeout)
-  return conn
-end
-
 --- Begins to connect: a connecting connection; drive it with conn:step().
 function dblink.connect_start(conninfo, options)
-  return start(conninfo, options)
+  return connection.start(conninfo, options)
 end
 
 --- Connects, waiting through the connection's wait: a connection, or nil and an error.
 function dblink.connect(conninfo, options)
-  local conn, err = start(conninfo, options)
-  if not conn then return nil, err end
-  return connection.open(conn)
+  return connection.connect(conninfo, options)
 end
 
 -- What the server itself says is written "SEVERITY:  message"; an answer is an
@@ -65,7 +35,7 @@ end
 -- password is an answer too), "reject" (it starts or stops), "no response", or
 -- "no attempt" (the conninfo is no good).
 function dblink.ping(conninfo, seconds)
-  local conn, err = start(conninfo, { timeout = seconds })
+  local conn, err = connection.start(conninfo, { timeout = seconds })
   if not conn then return err.kind == "usage" and "no attempt" or "no response" end
   conn, err = connection.open(conn)
   if conn then

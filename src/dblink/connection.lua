@@ -115,6 +115,35 @@ function connection.configure(conn, options, how)
   })
 end
 
+-- What options.wait means: a name, a table {wait =, forget =}, or whatever loop
+-- runs where this is called.
+local function find_wait(given)
+  if type(given) == "table" then
+    if type(given.wait) ~= "function" or type(given.forget) ~= "function" then
+      core.misuse("option wait must be a name or a table {wait = f, forget = f}")
+    end
+    return given
+  elseif given == nil or given == "poll" then
+    return require "dblink.wait.poll"
+  end
+  core.misuse("option wait: no wait is named '" .. tostring(given) .. "'")
+end
+
+-- Begins to connect: a connecting connection, or nil and an error.
+function connection.start(conninfo, options)
+  options = options or {}
+  if type(options) ~= "table" then core.misuse("options must be a table") end
+  if options.timeout ~= nil and (type(options.timeout) ~= "number" or options.timeout < 0) then
+    core.misuse("option timeout must be a number of seconds")
+  end
+  local how = find_wait(options.wait)
+  local conn, err = core.connect_start(conninfo)
+  if not conn then return nil, err end
+  connection.configure(conn, options, how)
+  core.set_deadline(conn, options.timeout and core.now() + options.timeout)
+  return conn
+end
+
 -- Waits until a connecting connection is open: the connection, or nil and an error.
 function connection.open(conn)
   if not await.settle(conn) then
@@ -126,6 +155,13 @@ function connection.open(conn)
   local ok, err = core.opened(conn)
   if not ok then return nil, err end
   return conn
+end
+
+-- Opens a connection, waiting until it is there: the connection, or nil and an error.
+function connection.connect(conninfo, options)
+  local conn, err = connection.start(conninfo, options)
+  if not conn then return nil, err end
+  return connection.open(conn)
 end
 
 return connection
