@@ -35,14 +35,12 @@ end
 -- password is an answer too), "reject" (it starts or stops), "no response", or
 -- "no attempt" (the conninfo is no good).
 function dblink.ping(conninfo, seconds)
-  local conn, err = connection.start(conninfo, { timeout = seconds })
-  if not conn then return err.kind == "usage" and "no attempt" or "no response" end
-  conn, err = connection.open(conn)
+  local conn, err = connection.connect(conninfo, { timeout = seconds })
   if conn then
     conn:close()
     return "ok"
   end
-  return ping_answer(err.message)
+  return err.kind == "usage" and "no attempt" or ping_answer(err.message)
 end
 
 --- Like assert, on every Lua: raises the error object itself. (assert of Lua 5.1

@@ -161,7 +161,9 @@ end
 function connection.connect(conninfo, options)
   local conn, err = connection.start(conninfo, options)
   if not conn then return nil, err end
-  return connection.open(conn)
+  local opened, why = connection.open(conn)
+  if not opened then conn:close() end -- its socket need not wait for the collector
+  return opened, why
 end
 
 return connection
