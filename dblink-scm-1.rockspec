@@ -45,6 +45,7 @@ build = {
     ["dblink"] = "src/dblink.lua",
     ["dblink.await"] = "src/dblink/await.lua",
     ["dblink.connection"] = "src/dblink/connection.lua",
+    ["dblink.named"] = "src/dblink/named.lua",
     ["dblink.wait.poll"] = "src/dblink/wait/poll.lua",
     -- end of modules
   },

@@ -142,7 +142,7 @@ void dbl_conn_close(Conn *c)
         free(attempt);
     }
     if (pg) {
-        if (PQtransactionStatus(pg) == PQTRANS_ACTIVE)
+        if (PQtransactionStatus(pg) == PQTRANS_ACTIVE && !c->runs_on)
             dbl_request_errand(pg);
         PQfinish(pg);
     }

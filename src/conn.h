@@ -34,6 +34,7 @@ typedef struct Conn {
     unsigned char cancelled; /* a cancel was sent while this query ran */
     unsigned char copy;      /* a COPY nobody serves, being brought to its end */
     unsigned char plain;     /* its wait is poll(2): C may block in place */
+    unsigned char runs_on;   /* what runs on the server when it is closed may go on */
     unsigned char held;      /* some coroutine waits on it */
     unsigned char habits;    /* how results are read by default: DBL_READ_... of result.h */
     unsigned char reading;   /* how those of this query are */

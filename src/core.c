@@ -101,7 +101,20 @@ static int configure(lua_State *L)
     return 0;
 }
 
-/* core.hold(conn, bool): whether some coroutine waits on it. */
+/* core.let_run(conn): what runs on the server goes on when it is closed. */
+static int let_run(lua_State *L)
+{
+    dbl_conn_any(L, 1)->runs_on = 1;
+    return 0;
+}
+
+/* core.is_held(conn), core.hold(conn, bool): whether some coroutine waits on it. */
+static int is_held(lua_State *L)
+{
+    lua_pushboolean(L, dbl_conn_any(L, 1)->held);
+    return 1;
+}
+
 static int hold(lua_State *L)
 {
     dbl_conn_any(L, 1)->held = (unsigned char)lua_toboolean(L, 2);
@@ -123,6 +136,8 @@ static const luaL_Reg functions[] = {
     {"on_interrupt", on_interrupt},
     {"state",        state       },
     {"configure",    configure   },
+    {"let_run",      let_run     },
+    {"is_held",      is_held     },
     {"hold",         hold        },
     {"set_deadline", set_deadline},
     {NULL,           NULL        },
@@ -163,13 +178,8 @@ static void push_methods(lua_State *L)
 int luaopen_dblink_core(lua_State *L)
 {
     static const luaL_Reg *const rooms[] = {
-        functions,
-        dbl_conn_functions,
-        dbl_connect_functions,
-        dbl_send_functions,
-        dbl_receive_functions,
-        dbl_cancel_functions,
-        dbl_escape_functions,
+        functions,          dbl_conn_functions,    dbl_connect_functions, dbl_result_functions,
+        dbl_send_functions, dbl_receive_functions, dbl_cancel_functions,  dbl_escape_functions,
     };
     dbl_fail_open(L);
     dbl_param_open(L);

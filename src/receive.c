@@ -247,13 +247,19 @@ static int unsettled(lua_State *L)
     return 1;
 }
 
+/* Whether the next result, or the end, lies here: then the socket is not looked at. */
+static int has_arrived(Conn *c)
+{
+    return c->pg && !c->copy && !PQisBusy(c->pg);
+}
+
 static int conn_get_result(lua_State *L)
 {
     Conn *c = dbl_conn_ready(L, 1);
     if (!c)
         return 2;
     c->deadline = dbl_opt_deadline(L, 2);
-    return dbl_settle(L, c) ? push_next(L, c) : unsettled(L);
+    return has_arrived(c) || dbl_settle(L, c) ? push_next(L, c) : unsettled(L);
 }
 
 static int conn_try_result(lua_State *L)

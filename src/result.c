@@ -161,6 +161,43 @@ const char *dbl_status_name(int status)
     }
 }
 
+/* core.tag_row(res): what a command gave as a row: its one column is `status`, and
+ * the value the command's tag. */
+static int result_tag_row(lua_State *L)
+{
+    const Result *from = dbl_result(L, 1);
+    size_t size = strlen(from->command);
+    Result *r = new_result(L, sizeof(Column) + sizeof(Cell) + size + 1, SMALL);
+    Cell *cell = (Cell *)(void *)&r->column[1];
+    char *to = (char *)(cell + 1);
+    r->rows = r->columns = 1;
+    r->status = PGRES_TUPLES_OK;
+    r->reading = from->reading & DBL_READ_ARRAYS;
+    r->command = copy(&to, from->command, size);
+    r->cells = cell;
+    cell->value = r->command;
+    cell->size = (int)size;
+    r->column[0].name = "status";
+    r->column[0].type = &dbl_raw_type;
+    r->column[0].oid = 25;
+    r->column[0].modifier = r->column[0].size = -1;
+    return 1;
+}
+
+/* core.no_rows(err): a result without rows, whose `error` is err. */
+static int result_no_rows(lua_State *L)
+{
+    luaL_checkany(L, 1);
+    Result *r = new_result(L, 0, SMALL);
+    r->status = PGRES_FATAL_ERROR;
+    r->command = "";
+    lua_createtable(L, 0, 1);
+    lua_pushvalue(L, 1);
+    lua_setfield(L, -2, "error");
+    dbl_setuservalue(L, -2);
+    return 1;
+}
+
 static int result_clear(lua_State *L)
 {
     Result *r = any_result(L, 1);
@@ -227,6 +264,12 @@ static const luaL_Reg metamethods[] = {
 static const luaL_Reg methods[] = {
     {"clear",   result_clear  },
     {"columns", result_columns},
+    {NULL,      NULL          },
+};
+
+const luaL_Reg dbl_result_functions[] = {
+    {"tag_row", result_tag_row},
+    {"no_rows", result_no_rows},
     {NULL,      NULL          },
 };
 

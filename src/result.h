@@ -70,6 +70,8 @@ static inline Cell dbl_cell(const Result *r, int row, int column)
 /* The names of libpq's statuses, as res.status has them. */
 const char *dbl_status_name(int status);
 
+extern const luaL_Reg dbl_result_functions[];
+
 /* The metatables, left on the stack, that a result may have: with and without
  * a finalizer.  row.c adds what reads rows to both. */
 void dbl_result_open(lua_State *L);

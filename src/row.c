@@ -218,6 +218,17 @@ static int push_affected(lua_State *L, const Result *r)
     return 1;
 }
 
+/* Why a result has no rows, where it is one of core.no_rows. */
+static void push_error(lua_State *L, const Result *r)
+{
+    if (r->status == PGRES_FATAL_ERROR) {
+        dbl_getuservalue(L, 1);
+        lua_getfield(L, -1, "error");
+    } else {
+        lua_pushnil(L);
+    }
+}
+
 /* res[i] is a row; else a method, or one of the fields. */
 static int result_index(lua_State *L)
 {
@@ -244,6 +255,8 @@ static int result_index(lua_State *L)
         lua_pushstring(L, r->command);
     else if (strcmp(key, "affected") == 0)
         push_affected(L, r);
+    else if (strcmp(key, "error") == 0)
+        push_error(L, r);
     else
         lua_pushnil(L);
     return 1;
