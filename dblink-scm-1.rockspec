@@ -22,6 +22,7 @@ build = {
         "src/condition.c",
         "src/conn.c",
         "src/connect.c",
+        "src/copy.c",
         "src/core.c",
         "src/digits.c",
         "src/escape.c",
@@ -45,6 +46,7 @@ build = {
     ["dblink"] = "src/dblink.lua",
     ["dblink.await"] = "src/dblink/await.lua",
     ["dblink.connection"] = "src/dblink/connection.lua",
+    ["dblink.copy"] = "src/dblink/copy.lua",
     ["dblink.named"] = "src/dblink/named.lua",
     ["dblink.wait.poll"] = "src/dblink/wait/poll.lua",
     -- end of modules

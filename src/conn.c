@@ -49,6 +49,11 @@ Conn *dbl_conn_any(lua_State *L, int i)
     return luaL_checkudata(L, i, DBL_CONN);
 }
 
+int dbl_conn_is_ours(const Conn *c)
+{
+    return !c->closed && c->born == generation;
+}
+
 Conn *dbl_conn(lua_State *L, int i)
 {
     Conn *c = luaL_checkudata(L, i, DBL_CONN);
@@ -59,16 +64,21 @@ Conn *dbl_conn(lua_State *L, int i)
     return c;
 }
 
-Conn *dbl_conn_ready(lua_State *L, int i)
+int dbl_conn_is_ready(lua_State *L, Conn *c)
 {
-    Conn *c = dbl_conn(L, i);
     if (!c->pg)
         dbl_conn_fail(L, c);
     else if (c->held)
         dbl_fail(L, DBL_USAGE, "connection is in use: another coroutine waits for: %s", c->sql);
     else
-        return c;
-    return NULL;
+        return 1;
+    return 0;
+}
+
+Conn *dbl_conn_ready(lua_State *L, int i)
+{
+    Conn *c = dbl_conn(L, i);
+    return dbl_conn_is_ready(L, c) ? c : NULL;
 }
 
 int dbl_conn_failed(const Conn *c)
@@ -127,6 +137,7 @@ void dbl_conn_close(Conn *c)
     c->closed = 1;
     c->pg = NULL;
     c->attempt = NULL;
+    c->copy = DBL_COPY_NONE;
     if (c->born != generation) {
         int fd = PQsocket(attempt ? attempt->pg : pg);
         if (fd >= 0)
@@ -135,8 +146,10 @@ void dbl_conn_close(Conn *c)
     }
     PQclear(c->kept);
     PQfreemem(c->notify);
+    PQfreemem(c->line);
     c->kept = NULL;
     c->notify = NULL;
+    c->line = NULL;
     if (attempt) {
         dbl_attempt_free(attempt);
         free(attempt);
@@ -345,11 +358,8 @@ const luaL_Reg dbl_conn_methods[] = {
     {NULL,                 NULL                   },
 };
 
-/* core.sever(conn): ends the connection where it cannot be brought back to order.
- * libpq meets the end of file and says so to whoever asks next. */
-static int conn_sever(lua_State *L)
+void dbl_conn_sever(Conn *c)
 {
-    Conn *c = dbl_conn(L, 1);
     PGconn *pg = any_pg(c);
     if (c->pg && PQtransactionStatus(c->pg) == PQTRANS_ACTIVE)
         dbl_request_errand(c->pg);
@@ -359,6 +369,12 @@ static int conn_sever(lua_State *L)
         PQconsumeInput(c->pg);
     else
         dbl_attempt_give_up(c->attempt);
+}
+
+/* core.sever(conn) */
+static int conn_sever(lua_State *L)
+{
+    dbl_conn_sever(dbl_conn(L, 1));
     return 0;
 }
 

@@ -16,6 +16,16 @@
 enum {
     DBL_GOAL_NEXT, /* the next result can be had without waiting */
     DBL_GOAL_LAST, /* the query is over, its last result or first error kept */
+    DBL_GOAL_COPY, /* a COPY has begun, its answer kept; without one as LAST */
+    DBL_GOAL_LINE, /* a line of the COPY is there; after the last one as LAST */
+};
+
+/* Who sees a COPY through. */
+enum {
+    DBL_COPY_NONE,
+    DBL_COPY_REFUSE,  /* nobody: one from us is made to fail */
+    DBL_COPY_SWALLOW, /* nobody: one to us is read to its end */
+    DBL_COPY_SERVED,  /* copy.c */
 };
 
 typedef struct Conn {
@@ -23,6 +33,9 @@ typedef struct Conn {
     Attempt *attempt; /* while connecting */
     PGresult *kept;   /* on its way to Lua: nothing is lost when Lua raises */
     PGnotify *notify; /* likewise */
+    char *line;       /* likewise, of a COPY */
+    int line_size;    /* -1: there was the last one */
+    unsigned copies;  /* how many were served: the number of the last one */
     Notices notices;
     double deadline;    /* of the operation under way, or DBL_NEVER */
     unsigned born;      /* the fork generation it was opened in */
@@ -32,7 +45,8 @@ typedef struct Conn {
     unsigned char fresh;     /* sent just now: nothing can have arrived yet */
     unsigned char failed;    /* kept is the first error of the query */
     unsigned char cancelled; /* a cancel was sent while this query ran */
-    unsigned char copy;      /* a COPY nobody serves, being brought to its end */
+    unsigned char copy;      /* DBL_COPY_... */
+    unsigned char copy_out;  /* the COPY under way brings lines to us */
     unsigned char plain;     /* its wait is poll(2): C may block in place */
     unsigned char runs_on;   /* what runs on the server when it is closed may go on */
     unsigned char held;      /* some coroutine waits on it */
@@ -54,12 +68,20 @@ Conn *dbl_conn(lua_State *L, int i);
 /* The same for a verb that begins something: connected, and no coroutine
  * waiting on it.  NULL with nil and an error object pushed where it is not. */
 Conn *dbl_conn_ready(lua_State *L, int i);
+int dbl_conn_is_ready(lua_State *L, Conn *c);
+
+/* Open, and this process's: may be spoken on. */
+int dbl_conn_is_ours(const Conn *c);
 
 /* Whether its attempt to connect has come to a bad end. */
 int dbl_conn_failed(const Conn *c);
 
 /* nil and the error of a connection that is not open: still connecting, or why not. */
 int dbl_conn_fail(lua_State *L, Conn *c);
+
+/* Ends the connection where it cannot be brought back to order.  libpq meets the
+ * end of file and says so to whoever asks next. */
+void dbl_conn_sever(Conn *c);
 
 /* Closes without waiting: what runs on the server is asked to stop. */
 void dbl_conn_close(Conn *c);

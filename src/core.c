@@ -10,6 +10,7 @@
 #include "cancel.h"
 #include "conn.h"
 #include "connect.h"
+#include "copy.h"
 #include "escape.h"
 #include "fail.h"
 #include "param.h"
@@ -180,6 +181,7 @@ int luaopen_dblink_core(lua_State *L)
     static const luaL_Reg *const rooms[] = {
         functions,          dbl_conn_functions,    dbl_connect_functions, dbl_result_functions,
         dbl_send_functions, dbl_receive_functions, dbl_cancel_functions,  dbl_escape_functions,
+        dbl_copy_functions,
     };
     dbl_fail_open(L);
     dbl_param_open(L);
@@ -193,6 +195,7 @@ int luaopen_dblink_core(lua_State *L)
     lua_newtable(L);
     for (unsigned i = 0; i < sizeof rooms / sizeof rooms[0]; i++)
         dbl_setfuncs(L, rooms[i], 0);
+    dbl_copy_open(L);
     dbl_push_null(L);
     lua_setfield(L, -2, "null");
     push_features(L);

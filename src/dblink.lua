@@ -3,6 +3,8 @@
 local core = require "dblink.core"
 local connection = require "dblink.connection"
 
+require "dblink.copy"
+
 local dblink = {
   _VERSION = core.version,
   libpq_version = core.libpq_version,

@@ -56,9 +56,7 @@ static const char *check_text(lua_State *L, int i, int position, int *length)
     return s;
 }
 
-/* A table: does its metatable say how to send it?  Replaces it on the stack by
- * the string.  1: as text, 2: as the bytes of a bytea. */
-static int convert(lua_State *L, int i, int position)
+static int convert(lua_State *L, int i, const char *what, int position)
 {
     static const char *const fields[] = {"dblink_text", "dblink_bytes"};
     for (int k = 0; k < 2; k++) {
@@ -67,12 +65,38 @@ static int convert(lua_State *L, int i, int position)
         lua_pushvalue(L, i);
         lua_call(L, 1, 1);
         if (lua_type(L, -1) != LUA_TSTRING)
-            bad_param(L, position, "its conversion gave no string");
+            dbl_misuse(L, "%s%d: its conversion gave no string", what, position);
         lua_replace(L, i);
-        return k + 1;
+        return k;
     }
-    return bad_param(L, position,
-                     "a table; write dblink.array(t), dblink.json(t) or a string instead");
+    return dbl_misuse(L, "%s%d: a %s; write dblink.array(t), dblink.json(t) or a string instead",
+                      what, position, luaL_typename(L, i));
+}
+
+int dbl_param_plain(lua_State *L, int i, const char *what, int position)
+{
+    switch (lua_type(L, i)) {
+    case LUA_TNIL:
+    case LUA_TBOOLEAN:
+    case LUA_TNUMBER:
+    case LUA_TSTRING:
+        return 0;
+    case LUA_TTABLE:
+        return convert(L, i, what, position);
+    case LUA_TUSERDATA:
+        if (!dbl_is_null(L, i))
+            return convert(L, i, what, position);
+        break;
+    case LUA_TLIGHTUSERDATA: /* ngx.null, cjson.null */
+        if (!lua_touserdata(L, i))
+            break;
+        /* fall through */
+    default:
+        dbl_misuse(L, "%s%d: a %s cannot be sent", what, position, luaL_typename(L, i));
+    }
+    lua_pushnil(L);
+    lua_replace(L, i);
+    return 0;
 }
 
 void dbl_params(lua_State *L, int first, int count, Params *p)
@@ -94,19 +118,10 @@ void dbl_params(lua_State *L, int first, int count, Params *p)
     p->formats = s.formats;
     p->types = NULL;
     for (int k = 0; k < count; k++) {
-        int i = first + k, type = lua_type(L, i), bytes = 0;
+        int i = first + k, bytes = dbl_param_plain(L, i, "parameter $", k + 1);
         s.formats[k] = 0;
         s.types[k] = 0;
-        if (type == LUA_TTABLE || (type == LUA_TUSERDATA && !dbl_is_null(L, i))) {
-            bytes = convert(L, i, k + 1) == 2;
-            type = LUA_TSTRING;
-        }
-        switch (type) {
-        case LUA_TNIL:
-        case LUA_TUSERDATA:
-            s.values[k] = NULL;
-            s.lengths[k] = 0;
-            break;
+        switch (lua_type(L, i)) {
         case LUA_TBOOLEAN:
             s.values[k] = lua_toboolean(L, i) ? "t" : "f";
             s.lengths[k] = 1;
@@ -130,14 +145,9 @@ void dbl_params(lua_State *L, int first, int count, Params *p)
                 bad_param(L, k + 1, "a string with a NUL byte; write dblink.bytea(s) for bytes");
             }
             break;
-        case LUA_TLIGHTUSERDATA: /* ngx.null, cjson.null */
-            if (!lua_touserdata(L, i)) {
-                s.values[k] = NULL;
-                s.lengths[k] = 0;
-                break;
-            } /* fall through */
         default:
-            dbl_misuse(L, "parameter $%d: a %s cannot be sent", k + 1, luaL_typename(L, i));
+            s.values[k] = NULL;
+            s.lengths[k] = 0;
         }
     }
 }

@@ -25,6 +25,11 @@ typedef struct Params {
  * its position. */
 void dbl_params(lua_State *L, int first, int count, Params *p);
 
+/* Makes the value at i a plain one, string, number, boolean or nil: a marked value
+ * becomes its string, dblink.null and its like become nil.  1 where the string is the
+ * bytes of a bytea, else 0.  Raises for what cannot be sent, as "what position: ...". */
+int dbl_param_plain(lua_State *L, int i, const char *what, int position);
+
 /* dblink.null: one userdata for each state. */
 void dbl_push_null(lua_State *L);
 int dbl_is_null(lua_State *L, int i);

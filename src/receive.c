@@ -14,9 +14,6 @@
 #include "fail.h"
 #include "result.h"
 
-/* c->copy: a COPY that came where nobody serves one is brought to its end. */
-enum { COPY_NONE, COPY_REFUSE_IN, COPY_SWALLOW_OUT };
-
 static int is_copy(const PGresult *res)
 {
     switch (PQresultStatus(res)) {
@@ -42,26 +39,59 @@ static int is_error(const PGresult *res)
     }
 }
 
-static void begin_copy_end(Conn *c, const PGresult *res)
+/* A COPY that nobody serves, or not any more. */
+static void leave_copy(Conn *c)
 {
-    c->copy = PQresultStatus(res) == PGRES_COPY_OUT ? COPY_SWALLOW_OUT : COPY_REFUSE_IN;
+    c->copy = c->copy_out ? DBL_COPY_SWALLOW : DBL_COPY_REFUSE;
 }
 
-/* 1 when the COPY is over. */
+static void meet_copy(Conn *c, const PGresult *res)
+{
+    c->copy_out = PQresultStatus(res) == PGRES_COPY_OUT;
+    leave_copy(c);
+}
+
+/* Takes a line of a COPY if one has arrived: its size, 0 not yet, -1 the end.
+ * Where there is no memory for a line there is no way past it either. */
+static int take_line(Conn *c, char **line)
+{
+    int size = PQgetCopyData(c->pg, line, 1);
+    if (size == -2)
+        dbl_conn_sever(c);
+    return size < 0 ? -1 : size;
+}
+
+/* A COPY nobody serves is brought to its end: 1 when that is done. */
+static int end_copy(Conn *c)
+{
+    char *line;
+    int size;
+    if (c->copy == DBL_COPY_REFUSE)
+        return PQputCopyEnd(c->pg, "nobody serves this COPY") != 0;
+    while ((size = take_line(c, &line)) > 0)
+        PQfreemem(line);
+    return size < 0;
+}
+
+int dbl_copy_line(Conn *c)
+{
+    if (!c->line && c->line_size >= 0)
+        c->line_size = take_line(c, &c->line);
+    return c->line != NULL;
+}
+
+/* Drives a COPY until it wants nothing more of us: 1, or 0 to be called again. */
 static int step_copy(Conn *c)
 {
-    char *data;
-    int size = 0;
-    if (c->copy == COPY_REFUSE_IN) {
-        if (PQputCopyEnd(c->pg, "COPY is not served here") == 0)
+    if (PQstatus(c->pg) == CONNECTION_BAD) {
+        c->copy = DBL_COPY_NONE;
+    } else if (c->copy != DBL_COPY_SERVED) {
+        if (!end_copy(c))
             return 0;
-    } else {
-        while ((size = PQgetCopyData(c->pg, &data, 1)) > 0)
-            PQfreemem(data);
+        c->copy = DBL_COPY_NONE;
+    } else if (c->goal == DBL_GOAL_LINE) {
+        return dbl_copy_line(c) || c->line_size < 0;
     }
-    if (size == 0 && c->copy == COPY_SWALLOW_OUT)
-        return 0;
-    c->copy = COPY_NONE;
     return 1;
 }
 
@@ -69,7 +99,7 @@ static int step_copy(Conn *c)
 static void keep(Conn *c, PGresult *res)
 {
     if (is_copy(res))
-        begin_copy_end(c, res);
+        meet_copy(c, res);
     if (c->failed) {
         PQclear(res);
         return;
@@ -107,17 +137,21 @@ static int step_query(Conn *c)
     PQconsumeInput(pg); /* a failure shows in what PQgetResult gives */
     for (;;) {
         if (c->copy && !step_copy(c))
-            return c->copy == COPY_REFUSE_IN ? DBL_READ | DBL_WRITE : DBL_READ;
+            return c->copy == DBL_COPY_REFUSE ? DBL_READ | DBL_WRITE : DBL_READ;
         if (PQisBusy(pg))
             return DBL_READ | write;
         if (c->goal == DBL_GOAL_NEXT)
             return write ? DBL_READ | write : 0;
+        if (c->line)
+            return 0;
         PGresult *res = PQgetResult(pg);
         if (!res) {
             c->goal = DBL_GOAL_NEXT;
             return 0;
         }
         keep(c, res);
+        if (c->copy && c->goal == DBL_GOAL_COPY)
+            return 0;
     }
 }
 
@@ -126,6 +160,18 @@ int dbl_step(Conn *c)
     int need = c->attempt ? step_attempt(c) : step_query(c);
     c->need = (unsigned char)need;
     return need;
+}
+
+void dbl_drain(Conn *c)
+{
+    c->goal = DBL_GOAL_LAST;
+    c->failed = 1; /* of any kind: keep() then keeps nothing more */
+    if (c->copy == DBL_COPY_SERVED && c->line_size >= 0)
+        leave_copy(c);
+    PQclear(c->kept);
+    PQfreemem(c->line);
+    c->kept = NULL;
+    c->line = NULL;
 }
 
 double dbl_wake(const Conn *c)
@@ -234,7 +280,7 @@ static int push_next(lua_State *L, Conn *c)
         return 1;
     }
     if (is_copy(c->kept))
-        begin_copy_end(c, c->kept);
+        meet_copy(c, c->kept);
     return dbl_push_kept(L, c, 1);
 }
 
@@ -366,14 +412,10 @@ static int conn_is_active(lua_State *L)
     return 1;
 }
 
-/* core.drain(conn): from now on the goal is the end, and results go nowhere. */
+/* core.drain(conn) */
 static int conn_drain(lua_State *L)
 {
-    Conn *c = dbl_conn(L, 1);
-    c->goal = DBL_GOAL_LAST;
-    c->failed = 1; /* of any kind: keep() then keeps nothing more */
-    PQclear(c->kept);
-    c->kept = NULL;
+    dbl_drain(dbl_conn(L, 1));
     return 0;
 }
 

@@ -19,6 +19,12 @@ double dbl_wake(const Conn *c);
  * where a signal made Lua want to (Ctrl-C); the query is stopped then. */
 int dbl_settle(lua_State *L, Conn *c);
 
+/* From now on the goal is the end, and what still comes goes nowhere. */
+void dbl_drain(Conn *c);
+
+/* Takes a line of the served COPY that has arrived into c->line: 1 when one is there. */
+int dbl_copy_line(Conn *c);
+
 /* Pushes what is kept as a result, or as nil and an error: how many values.
  * conn: the connection's stack index. */
 int dbl_push_kept(lua_State *L, Conn *c, int conn);

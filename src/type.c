@@ -1,7 +1,9 @@
 /*
- * type.c -- finding a type by its OID.
+ * type.c -- finding a type by its OID or its name.
  */
 #include "type.h"
+
+#include <string.h>
 
 static const Type *const families[] = {dbl_number_types, dbl_text_types};
 
@@ -15,4 +17,13 @@ const Type *dbl_type(Oid oid)
             if (t->oid == oid)
                 return t;
     return &unknown;
+}
+
+const Type *dbl_type_named(const char *name)
+{
+    for (unsigned i = 0; i < sizeof families / sizeof families[0]; i++)
+        for (const Type *t = families[i]; t->oid; t++)
+            if (strcmp(t->name, name) == 0)
+                return t;
+    return NULL;
 }

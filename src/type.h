@@ -32,6 +32,9 @@ extern const Type dbl_text_types[];
 /* The type with that OID; what nobody knows is text. */
 const Type *dbl_type(Oid oid);
 
+/* The type of that name, as pg_type has it ("int4", "timestamptz"), or NULL. */
+const Type *dbl_type_named(const char *name);
+
 /* Every value as the server's text (or its bytes, in binary). */
 extern const Type dbl_raw_type;
 

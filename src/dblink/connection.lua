@@ -14,7 +14,7 @@ local connection = {}
 local methods = core.methods
 
 -- The deadline has come: stop the query, and say so.
-local function timed_out(conn, what)
+function connection.timed_out(conn, what)
   local ok, err = await.stop(conn)
   if not ok then
     err.connection_lost = true
@@ -24,7 +24,7 @@ local function timed_out(conn, what)
 end
 
 local function finish(conn, take)
-  if not await.settle(conn) then return timed_out(conn, "the query") end
+  if not await.settle(conn) then return connection.timed_out(conn, "the query") end
   return take(conn)
 end
 
