@@ -5,7 +5,9 @@
 #   make asan                  the suite under sanitizers and a hard-working collector (ASAN_LUAS)
 #   make test-matrix           the suite with libpq and server 17 and 18, and Lua 5.5 (Debians of its own)
 #   make lint format floors rock rockspec bench clean
+#   make static                libdblink.a for C programs, in build/<lua>/ (docs/hosts.md)
 #   make install LUA=5.4       into $(DESTDIR)$(PREFIX)
+#   make install-static LUA=5.4  libdblink.a, dblink.h and dblink.pc, likewise
 
 LUA       ?= 5.1 5.2 5.3 5.4 luajit
 LUAS      := $(patsubst lua%,%,$(LUA))
@@ -24,29 +26,40 @@ WARN = -Wall -Wextra -Wpedantic -Wshadow -Wstrict-prototypes -Wmissing-prototype
 override LDFLAGS += -shared -Wl,-z,nodelete
 SANITIZE = -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined
 
-C_FILES   = $(wildcard src/*.c src/*.h)
+C_FILES   = $(wildcard src/*.c src/*.h examples/*/*.c examples/*/*.h)
 LUA_FILES = $(wildcard src/*.lua src/*/*.lua src/*/*/*.lua)
 PG        = spec/support/pg run
 AGAIN     = $(MAKE) --no-print-directory
 LUA_ENV   = env LUA_INIT= LUA_PATH="./src/?.lua;./spec/?.lua;;" LUA_CPATH="./$(BUILD)/$(1)/?.so;;"
 
-.PHONY: all build demo test test-matrix asan lint format floors rock rockspec bench install clean
+.PHONY: all build static install-static demo test test-matrix asan lint format floors rock rockspec bench install clean
 .SUFFIXES:
 all: build
 
-# An interpreter's module: objects of its own, and no Lua library linked, since the interpreter brings it.
+# An interpreter's module: objects of its own, and no Lua library linked, since the interpreter brings it. The archive
+# for C programs has the Lua rooms too, as text.
+objects = $(patsubst src/%.c,$(BUILD)/$(1)/obj/%.o,$(wildcard src/*.c))
 define module
-$(BUILD)/$(1)/dblink/core.so: $(patsubst src/%.c,$(BUILD)/$(1)/obj/%.o,$(wildcard src/*.c))
+$(BUILD)/$(1)/dblink/core.so: $(filter-out %/host.o,$(call objects,$(1)))
 	@mkdir -p $$(@D)
 	$$(CC) $$(CFLAGS) -o $$@ $$^ $$(LDFLAGS) $$$$(pkg-config --libs libpq) -lpthread
 $(BUILD)/$(1)/obj/%.o: src/%.c Makefile
 	@mkdir -p $$(@D)
 	$$(CC) $$(WARN) $$(CPPFLAGS) $$(CFLAGS) -MMD -MP $$$$(pkg-config --cflags $(1) libpq | sed 's/-I */-isystem /g') -c -o $$@ $$<
+$(BUILD)/$(1)/libdblink.a: $(call objects,$(1)) $(BUILD)/$(1)/obj/sources.o
+	@rm -f $$@
+	$$(AR) rcs $$@ $$^
+$(BUILD)/$(1)/obj/sources.c: spec/support/embed.lua $(LUA_FILES)
+	@mkdir -p $$(@D)
+	$(1) $$^ >$$@
+$(BUILD)/$(1)/obj/sources.o: $(BUILD)/$(1)/obj/sources.c
+	$$(CC) $$(CFLAGS) -c -o $$@ $$<
 endef
 $(foreach lua,$(LUAS),$(eval $(call module,$(lua))))
 -include $(wildcard $(BUILD)/*/obj/*.d)
 
 build: $(LUAS:%=$(BUILD)/%/dblink/core.so)
+static: setup.build $(LUAS:%=$(BUILD)/%/libdblink.a)
 
 # Whether a package is missing is asked each time: that costs 50 ms, and a stamp file would lie.
 setup.%:
@@ -57,7 +70,7 @@ demo: setup.build setup.server
 	@$(call LUA_ENV,lua5.4) $(PG) lua5.4 examples/orchestrate.lua $(BUILD)/timeline.svg
 
 test: setup.build setup.test
-	@$(AGAIN) -s build
+	@$(AGAIN) -s build static
 	@BUILD=$(BUILD) spec/support/test $(LUAS) -- $(BUSTED)
 
 test-matrix:
@@ -65,7 +78,7 @@ test-matrix:
 
 asan: setup.build setup.test
 	@mkdir -p build && gcc -shared -fPIC -o build/unpreload.so spec/support/unpreload.c
-	@$(AGAIN) -s build BUILD=build/asan LUA="$(ASAN_LUAS)" CC=gcc CFLAGS="$(SANITIZE)" LDFLAGS="-fsanitize=address,undefined"
+	@$(AGAIN) -s build static BUILD=build/asan LUA="$(ASAN_LUAS)" CC=gcc CFLAGS="$(SANITIZE)" LDFLAGS="-fsanitize=address,undefined"
 	@BUILD=build/asan DBLINK_UNDER=spec/support/asan-run DBLINK_LIMIT=$${DBLINK_LIMIT:-600} \
 	  spec/support/test $(ASAN_LUAS) -- --helper=spec/support/gcstress.lua $(BUSTED)
 
@@ -73,7 +86,7 @@ lint: setup.build setup.lint
 	luacheck --no-color -q . *.rockspec .luacheckrc
 	clang-format --dry-run -Werror $(C_FILES) spec/support/*.c
 	cppcheck -q --enable=warning,performance,portability --inline-suppr --std=c99 --error-exitcode=1 src
-	@echo "clang $(WARN)" && $(AGAIN) -s build BUILD=build/clang LUA="5.1 5.4" CC=clang
+	@echo "clang $(WARN)" && $(AGAIN) -s build static BUILD=build/clang LUA="5.1 5.4" CC=clang
 
 format: setup.lint
 	clang-format -i $(C_FILES) spec/support/*.c
@@ -103,6 +116,14 @@ install: build
 	  install -D -m 755 $(BUILD)/$$l/dblink/core.so "$$d/lib/lua/$$v/dblink/core.so" || exit 1; \
 	  for f in $(LUA_FILES:src/%=%); do install -D -m 644 src/$$f "$$d/share/lua/$$v/$$f" || exit 1; done; \
 	done
+
+install-static: static
+	@test $(words $(LUAS)) = 1 || { echo "for which Lua? make install-static LUA=5.4" >&2; exit 1; }
+	install -D -m 644 $(BUILD)/$(LUAS)/libdblink.a "$(DESTDIR)$(PREFIX)/lib/libdblink.a"
+	install -D -m 644 src/dblink.h "$(DESTDIR)$(PREFIX)/include/dblink.h"
+	@mkdir -p "$(DESTDIR)$(PREFIX)/lib/pkgconfig"
+	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@LUA@|$(LUAS)|' -e "s|@VERSION@|$$(sed -n 's/^#define VERSION "\(.*\)"/\1/p' src/core.c)|" \
+	  src/dblink.pc.in >"$(DESTDIR)$(PREFIX)/lib/pkgconfig/dblink.pc"
 
 clean:
 	rm -rf build

@@ -27,6 +27,7 @@ build = {
         "src/digits.c",
         "src/escape.c",
         "src/fail.c",
+        "src/hooks.c",
         "src/notice.c",
         "src/param.c",
         "src/receive.c",

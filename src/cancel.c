@@ -15,6 +15,7 @@
 
 typedef struct Canceller {
     Request *request;
+    const dblink_hooks *hooks;
 } Canceller;
 
 static Canceller *canceller(lua_State *L)
@@ -33,6 +34,7 @@ static int conn_canceller(lua_State *L)
         return dbl_conn_fail(L, c);
     Canceller *k = dbl_newuserdata(L, sizeof *k);
     k->request = NULL;
+    k->hooks = c->hooks;
     luaL_getmetatable(L, CLASS);
     lua_setmetatable(L, -2);
     k->request = dbl_request_new(c->pg);
@@ -67,8 +69,10 @@ static int canceller_error(lua_State *L)
 static int canceller_close(lua_State *L)
 {
     Canceller *k = luaL_checkudata(L, 1, CLASS);
-    if (k->request)
+    if (k->request) {
+        dbl_forget(k->hooks, dbl_request_fd(k->request));
         dbl_request_free(k->request);
+    }
     k->request = NULL;
     return 0;
 }

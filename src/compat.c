@@ -38,6 +38,25 @@ void dbl_setuservalue(lua_State *L, int i)
 #endif
 }
 
+void dbl_pushglobals(lua_State *L)
+{
+#if LUA_VERSION_NUM >= 502
+    lua_rawgeti(L, LUA_REGISTRYINDEX, LUA_RIDX_GLOBALS);
+#else
+    lua_pushvalue(L, LUA_GLOBALSINDEX);
+#endif
+}
+
+void dbl_setenvironment(lua_State *L, int i)
+{
+#if LUA_VERSION_NUM >= 502
+    if (!lua_setupvalue(L, i, 1)) /* _ENV */
+        lua_pop(L, 1);
+#else
+    lua_setfenv(L, i);
+#endif
+}
+
 void dbl_setfuncs(lua_State *L, const luaL_Reg *functions, int nup)
 {
     luaL_checkstack(L, nup + 1, "too many upvalues");

@@ -42,6 +42,12 @@
 void dbl_getuservalue(lua_State *L, int i);
 void dbl_setuservalue(lua_State *L, int i);
 
+/* The table of globals, pushed. */
+void dbl_pushglobals(lua_State *L);
+
+/* The table on the top, which it pops, becomes the globals of the chunk at i. */
+void dbl_setenvironment(lua_State *L, int i);
+
 /* luaL_setfuncs: adds the functions to the table below the nup upvalues on
  * the top, which it pops. */
 void dbl_setfuncs(lua_State *L, const luaL_Reg *functions, int nup);

@@ -37,6 +37,7 @@ Conn *dbl_conn_new(lua_State *L)
     memset(c, 0, sizeof *c);
     c->closed = 1;
     c->deadline = DBL_NEVER;
+    c->hooks = dbl_hooks(L);
     pthread_once(&once, watch_forks);
     c->born = generation;
     luaL_getmetatable(L, DBL_CONN);
@@ -109,7 +110,9 @@ int dbl_conn_fail(lua_State *L, Conn *c)
 void dbl_conn_adopt(Conn *c, PGconn *pg)
 {
     c->pg = pg;
-    dbl_notices_watch(&c->notices, pg);
+    c->closed = 0;
+    if (!c->borrowed) /* else there may be a receiver, and nobody can ask for its argument */
+        dbl_notices_watch(&c->notices, pg);
     PQsetnonblocking(pg, 1);
 }
 
@@ -128,6 +131,19 @@ void dbl_conn_begin(Conn *c, const char *sql, size_t size, int goal)
     }
 }
 
+/* What runs on the server would run on for nobody. */
+static void stop_query(const Conn *c, PGconn *pg)
+{
+    if (PQtransactionStatus(pg) == PQTRANS_ACTIVE && (!c->hooks || c->hooks->errand))
+        dbl_request_errand(pg);
+}
+
+static void give_back(Conn *c, PGconn *pg)
+{
+    PQsetnonblocking(pg, c->borrowed == DBL_WAS_NONBLOCKING);
+    c->borrowed = 0;
+}
+
 void dbl_conn_close(Conn *c)
 {
     PGconn *pg = c->pg;
@@ -138,9 +154,10 @@ void dbl_conn_close(Conn *c)
     c->pg = NULL;
     c->attempt = NULL;
     c->copy = DBL_COPY_NONE;
+    dbl_forget(c->hooks, PQsocket(attempt ? attempt->pg : pg));
     if (c->born != generation) {
         int fd = PQsocket(attempt ? attempt->pg : pg);
-        if (fd >= 0)
+        if (fd >= 0 && !c->borrowed)
             close(fd);
         return;
     }
@@ -154,9 +171,11 @@ void dbl_conn_close(Conn *c)
         dbl_attempt_free(attempt);
         free(attempt);
     }
-    if (pg) {
-        if (PQtransactionStatus(pg) == PQTRANS_ACTIVE && !c->runs_on)
-            dbl_request_errand(pg);
+    if (pg && c->borrowed) {
+        give_back(c, pg);
+    } else if (pg) {
+        if (!c->runs_on)
+            stop_query(c, pg);
         PQfinish(pg);
     }
     dbl_notices_free(&c->notices);
@@ -361,8 +380,8 @@ const luaL_Reg dbl_conn_methods[] = {
 void dbl_conn_sever(Conn *c)
 {
     PGconn *pg = any_pg(c);
-    if (c->pg && PQtransactionStatus(c->pg) == PQTRANS_ACTIVE)
-        dbl_request_errand(c->pg);
+    if (c->pg)
+        stop_query(c, c->pg);
     if (pg && PQsocket(pg) >= 0)
         shutdown(PQsocket(pg), SHUT_RDWR);
     if (c->pg)

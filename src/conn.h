@@ -7,6 +7,7 @@
 #include "attempt.h"
 #include "block.h"
 #include "compat.h"
+#include "hooks.h"
 #include "notice.h"
 #include "pq.h"
 
@@ -28,6 +29,8 @@ enum {
     DBL_COPY_SERVED,  /* copy.c */
 };
 
+enum { DBL_WAS_BLOCKING = 1, DBL_WAS_NONBLOCKING };
+
 typedef struct Conn {
     PGconn *pg;       /* NULL: closed, or still connecting */
     Attempt *attempt; /* while connecting */
@@ -37,16 +40,18 @@ typedef struct Conn {
     int line_size;    /* -1: there was the last one */
     unsigned copies;  /* how many were served: the number of the last one */
     Notices notices;
-    double deadline;    /* of the operation under way, or DBL_NEVER */
-    unsigned born;      /* the fork generation it was opened in */
-    unsigned char goal; /* DBL_GOAL_... */
-    unsigned char need; /* what the last step wanted */
+    const dblink_hooks *hooks; /* of the host, or NULL */
+    double deadline;           /* of the operation under way, or DBL_NEVER */
+    unsigned born;             /* the fork generation it was opened in */
+    unsigned char goal;        /* DBL_GOAL_... */
+    unsigned char need;        /* what the last step wanted */
     unsigned char closed;
     unsigned char fresh;     /* sent just now: nothing can have arrived yet */
     unsigned char failed;    /* kept is the first error of the query */
     unsigned char cancelled; /* a cancel was sent while this query ran */
     unsigned char copy;      /* DBL_COPY_... */
     unsigned char copy_out;  /* the COPY under way brings lines to us */
+    unsigned char borrowed;  /* pg is the host's, to be given back: DBL_WAS_... */
     unsigned char plain;     /* its wait is poll(2): C may block in place */
     unsigned char runs_on;   /* what runs on the server when it is closed may go on */
     unsigned char held;      /* some coroutine waits on it */
@@ -86,7 +91,7 @@ void dbl_conn_sever(Conn *c);
 /* Closes without waiting: what runs on the server is asked to stop. */
 void dbl_conn_close(Conn *c);
 
-/* Connecting is over: takes the PGconn of a good attempt. */
+/* It is open: takes the PGconn, of a good attempt or from a host. */
 void dbl_conn_adopt(Conn *c, PGconn *pg);
 
 /* Notes how a query begins, and that it begins. */

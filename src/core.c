@@ -13,6 +13,7 @@
 #include "copy.h"
 #include "escape.h"
 #include "fail.h"
+#include "hooks.h"
 #include "param.h"
 #include "receive.h"
 #include "result.h"
@@ -181,7 +182,7 @@ int luaopen_dblink_core(lua_State *L)
     static const luaL_Reg *const rooms[] = {
         functions,          dbl_conn_functions,    dbl_connect_functions, dbl_result_functions,
         dbl_send_functions, dbl_receive_functions, dbl_cancel_functions,  dbl_escape_functions,
-        dbl_copy_functions,
+        dbl_copy_functions, dbl_hooks_functions,
     };
     dbl_fail_open(L);
     dbl_param_open(L);

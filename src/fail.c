@@ -151,7 +151,7 @@ int dbl_fail_conn(lua_State *L, const PGconn *pg)
 static int is_ours(const char *source)
 {
     return strstr(source, "/dblink/") || strstr(source, "/dblink.lua") ||
-           strncmp(source, "=dblink", 7) == 0;
+           strncmp(source, "=dblink/", 8) == 0 || strcmp(source, "=dblink.lua") == 0;
 }
 
 static void push_where(lua_State *L)

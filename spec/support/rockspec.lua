@@ -9,7 +9,7 @@ local rockspec = { path = "dblink-scm-1.rockspec" }
 function rockspec.modules(files)
   local sources, lines = {}, {}
   for path in pairs(files) do
-    if path:match "%.c$" then
+    if path:match "%.c$" and path ~= "src/host.c" then -- that is libdblink.a's alone, see `make static`
       sources[#sources + 1] = path
     elseif path:match "%.lua$" then
       local name = path:match "^src/(.+)%.lua$":gsub("/init$", ""):gsub("/", ".")

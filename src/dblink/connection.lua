@@ -116,8 +116,11 @@ function connection.configure(conn, options, how)
 end
 
 -- What options.wait means: a name, a table {wait =, forget =}, or whatever loop
--- runs where this is called.
+-- runs where this is called. Where a host lends its wait there is no other: a
+-- script must not stop its loop.
 local function find_wait(given)
+  local host = core.host_wait()
+  if host then return host end
   if type(given) == "table" then
     if type(given.wait) ~= "function" or type(given.forget) ~= "function" then
       core.misuse("option wait must be a name or a table {wait = f, forget = f}")
@@ -164,6 +167,11 @@ function connection.connect(conninfo, options)
   local opened, why = connection.open(conn)
   if not opened then conn:close() end -- its socket need not wait for the collector
   return opened, why
+end
+
+-- A connection that a host hands over (dblink_push).
+function connection.adopt(conn)
+  connection.configure(conn, {}, find_wait())
 end
 
 return connection

@@ -1,0 +1,225 @@
+/*
+ * host.c -- what dblink.h promises, asked one by one: for spec/host_spec.lua.
+ */
+#include <lauxlib.h>
+#include <lua.h>
+#include <lualib.h>
+
+#include <dblink.h>
+
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define CHECK(what) ((what) ? (void)0 : complain(__LINE__, #what))
+
+static void complain(int line, const char *what)
+{
+    printf("line %d: not so: %s\n", line, what);
+    exit(1);
+}
+
+static const char *conninfo;
+
+typedef struct Host {
+    size_t used;
+    int waits, forgets;
+} Host;
+
+static void *allocate(void *data, void *p, size_t old, size_t size)
+{
+    Host *h = data;
+    void *q = NULL;
+    if (size == 0)
+        free(p);
+    else if (!(q = realloc(p, size)))
+        return NULL;
+    h->used += size - (p ? old : 0);
+    return q;
+}
+
+/* A host that waits in place counts well. */
+static int hook_wait(lua_State *L)
+{
+    Host *h = dblink_data(L);
+    struct pollfd p = {.fd = (int)lua_tointeger(L, 1)};
+    p.events = strchr(lua_tostring(L, 2), 'w') ? POLLIN | POLLOUT : POLLIN;
+    poll(&p, 1, lua_isnoneornil(L, 3) ? -1 : (int)(lua_tonumber(L, 3) * 1e3) + 1);
+    h->waits++;
+    lua_pushboolean(L, 1);
+    return 1;
+}
+
+static void hook_forget(void *data, int fd)
+{
+    (void)fd;
+    ((Host *)data)->forgets++;
+}
+
+static lua_State *open_state(Host *h)
+{
+#if LUA_VERSION_NUM >= 505
+    lua_State *L = lua_newstate(allocate, h, 0);
+#else
+    lua_State *L = lua_newstate(allocate, h);
+#endif
+    CHECK(L != NULL);
+    luaL_openlibs(L);
+    return L;
+}
+
+/* Runs the text with the values above `base` as its arguments; what it gives is left. */
+static void run(lua_State *L, int base, const char *text)
+{
+    CHECK(luaL_loadbuffer(L, text, strlen(text), "=spec") == 0);
+    lua_insert(L, base + 1);
+    if (lua_pcall(L, lua_gettop(L) - base - 1, LUA_MULTRET, 0) != 0)
+        complain(0, lua_tostring(L, -1));
+}
+
+static int opens_dblink(lua_State *L)
+{
+    return luaopen_dblink(L);
+}
+
+static int pushes_conn(lua_State *L)
+{
+    dblink_push(L, lua_touserdata(L, 1), (int)lua_tointeger(L, 2));
+    return 1;
+}
+
+static void push(lua_State *L, PGconn *pg, int how)
+{
+    lua_pushcfunction(L, pushes_conn);
+    lua_pushlightuserdata(L, pg);
+    lua_pushinteger(L, how);
+    CHECK(lua_pcall(L, 2, 1, 0) == 0);
+}
+
+static PGconn *open_pg(void)
+{
+    PGconn *pg = PQconnectdb(conninfo);
+    CHECK(PQstatus(pg) == CONNECTION_OK);
+    return pg;
+}
+
+/* No global is written, and none is read later: a sandbox may take all away. */
+static void globals(void)
+{
+    Host h = {0};
+    lua_State *L = open_state(&h);
+    run(L, 0,
+        "local names, _G, ipairs, error, rawset = {}, _G, ipairs, error, rawset\n"
+        "local function no(_, name) error('global ' .. name) end\n"
+        "for name in pairs(_G) do names[#names + 1] = name end\n"
+        "package.loaded.dblink, package.preload, package.path = false, nil, ''\n"
+        "setmetatable(_G, {__newindex = no, __index = no})\n"
+        "return function() for _, name in ipairs(names) do rawset(_G, name, nil) end end");
+    luaopen_dblink(L);
+    luaopen_dblink(L);
+    CHECK(lua_rawequal(L, -1, -2));
+    lua_pop(L, 1);
+    lua_insert(L, -2);
+    CHECK(lua_pcall(L, 0, 0, 0) == 0); /* without globals, from here on */
+    lua_pushstring(L, conninfo);
+    run(L, 0,
+        "local dblink, conninfo = ...\n"
+        "local conn = dblink.assert(dblink.connect(conninfo))\n"
+        "local res = dblink.assert(conn:query('select $1::int + 1', 41))\n"
+        "local none, err = conn:query{'select pg_sleep(5)', timeout = 0.05}\n"
+        "local again = dblink.assert(conn:query 'select 1')\n"
+        "return res(1, 1), err.kind, again(1, 1), conn");
+    CHECK(lua_tointeger(L, 1) == 42);
+    CHECK(strcmp(lua_tostring(L, 2), "timeout") == 0);
+    CHECK(lua_tointeger(L, 3) == 1);
+    CHECK(dblink_toconn(L, 4) != NULL && PQstatus(dblink_toconn(L, 4)) == CONNECTION_OK);
+    CHECK(dblink_toconn(L, 1) == NULL);
+    lua_close(L);
+    CHECK(h.used == 0);
+}
+
+/* A misuse is the script's line, not one of ours. */
+static void blame(void)
+{
+    Host h = {0};
+    lua_State *L = open_state(&h);
+    luaopen_dblink(L);
+    run(L, 0,
+        "local ok, err = ...\n"
+        "return select(2, pcall(function(dblink) dblink.connect('', {\n"
+        "timeout = 'soon'}) end, (...)))");
+    CHECK(strncmp(lua_tostring(L, -1), "spec:", 5) == 0);
+    lua_close(L);
+}
+
+/* Each lua_State has hooks of its own; what is closed or collected is forgotten first. */
+static void hooks(void)
+{
+    Host a = {0}, b = {0};
+    lua_State *A = open_state(&a), *B = open_state(&b);
+    dblink_hooks lent = {.data = &a, .wait = hook_wait, .forget = hook_forget};
+    dblink_set_hooks(A, &lent);
+    CHECK(dblink_data(A) == &a && dblink_data(B) == NULL);
+    lua_pushcfunction(A, opens_dblink);
+    CHECK(lua_pcall(A, 0, 1, 0) == 0);
+    luaopen_dblink(B);
+    const char *text = "local dblink, conninfo = ...\n"
+                       "conn = dblink.assert(dblink.connect(conninfo, {wait = 'poll'}))\n"
+                       "dblink.assert(conn:query 'select 1')\n";
+    lua_pushstring(A, conninfo);
+    run(A, 0, text);
+    int waits = a.waits;
+    CHECK(waits > 0);
+    lua_pushstring(B, conninfo);
+    run(B, 0, text);
+    CHECK(a.waits == waits && b.waits == 0);
+    int forgets = a.forgets;
+    lua_close(A);
+    CHECK(a.forgets > forgets);
+    lua_close(B);
+    CHECK(a.used == 0 && b.used == 0);
+}
+
+/* A PGconn handed over is finished with its connection; one that is borrowed is not. */
+static void pushing(void)
+{
+    Host h = {0};
+    lua_State *L = open_state(&h);
+    PGconn *pg = open_pg(), *mine = open_pg();
+    push(L, pg, DBLINK_OWN);
+    push(L, mine, DBLINK_BORROW);
+    CHECK(dblink_toconn(L, 1) == pg && dblink_toconn(L, 2) == mine);
+    CHECK(PQisnonblocking(mine));
+    run(L, 0,
+        "local own, borrowed = ...\n"
+        "assert(own:query('select $1::text', 'x')(1, 1) == 'x')\n"
+        "assert(borrowed:query('select 2')(1, 1) == 2)\n"
+        "borrowed:close()\n"
+        "return borrowed");
+    CHECK(dblink_toconn(L, 1) == NULL);
+    CHECK(!PQisnonblocking(mine));
+    lua_close(L);
+    PGresult *res = PQexec(mine, "select 1");
+    CHECK(PQresultStatus(res) == PGRES_TUPLES_OK);
+    PQclear(res);
+    L = open_state(&h);
+    push(L, mine, DBLINK_BORROW);
+    lua_close(L); /* collected: it stays the host's */
+    res = PQexec(mine, "select 1");
+    CHECK(PQresultStatus(res) == PGRES_TUPLES_OK);
+    PQclear(res);
+    PQfinish(mine);
+    CHECK(h.used == 0);
+}
+
+int main(int argc, char **argv)
+{
+    conninfo = argc > 1 ? argv[1] : "";
+    globals();
+    blame();
+    hooks();
+    pushing();
+    printf("all is well\n");
+    return 0;
+}
