@@ -24,6 +24,7 @@ build = {
         "src/connect.c",
         "src/copy.c",
         "src/core.c",
+        "src/crowd.c",
         "src/digits.c",
         "src/escape.c",
         "src/fail.c",
@@ -48,7 +49,10 @@ build = {
     ["dblink.await"] = "src/dblink/await.lua",
     ["dblink.connection"] = "src/dblink/connection.lua",
     ["dblink.copy"] = "src/dblink/copy.lua",
+    ["dblink.crew"] = "src/dblink/crew.lua",
+    ["dblink.gather"] = "src/dblink/gather.lua",
     ["dblink.named"] = "src/dblink/named.lua",
+    ["dblink.pool"] = "src/dblink/pool.lua",
     ["dblink.wait.poll"] = "src/dblink/wait/poll.lua",
     -- end of modules
   },

@@ -10,6 +10,8 @@
 #include <poll.h>
 #include <time.h>
 
+enum { MONTH = 2000000000 }; /* in milliseconds, nearly; it fits an int */
+
 double dbl_now(void)
 {
     struct timespec t;
@@ -17,26 +19,36 @@ double dbl_now(void)
     return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
 }
 
-int dbl_block(int fd, int events, double deadline)
+int dbl_milliseconds(double deadline)
 {
-    struct pollfd p = {.fd = fd};
-    if (events & DBL_READ)
-        p.events |= POLLIN;
-    if (events & DBL_WRITE)
-        p.events |= POLLOUT;
+    if (deadline >= DBL_NEVER)
+        return -1;
+    double left = deadline > 0 ? (deadline - dbl_now()) * 1e3 : 0;
+    /* rounded up: never early */
+    return left <= 0 ? 0 : left >= MONTH ? MONTH : (int)left + 1;
+}
+
+int dbl_poll_events(int events)
+{
+    return (events & DBL_READ ? POLLIN : 0) | (events & DBL_WRITE ? POLLOUT : 0);
+}
+
+int dbl_block_many(struct pollfd *list, int count, double deadline)
+{
     for (;;) {
-        int ms = -1;
-        if (deadline < DBL_NEVER) {
-            double left = (deadline - dbl_now()) * 1e3;
-            /* rounded up: never early; and a month at most, which fits an int */
-            ms = left <= 0 ? 0 : left >= 2e9 ? 2000000000 : (int)left + 1;
-        }
-        int n = poll(&p, 1, ms);
+        int ms = dbl_milliseconds(deadline);
+        int n = poll(list, (nfds_t)count, ms);
         if (n > 0)
-            return 1;
+            return n;
         if (n < 0)
-            return errno == EINTR ? -1 : 1; /* a bad fd: whoever uses it next will say so */
-        if (ms < 2000000000)
+            return errno == EINTR ? -1 : 1; /* whoever uses the descriptor next will say so */
+        if (ms < MONTH)
             return 0;
     }
+}
+
+int dbl_block(int fd, int events, double deadline)
+{
+    struct pollfd p = {.fd = fd, .events = (short)dbl_poll_events(events)};
+    return dbl_block_many(&p, 1, deadline);
 }

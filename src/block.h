@@ -18,4 +18,14 @@ double dbl_now(void);
  * 0 the deadline has come, -1 a signal came. */
 int dbl_block(int fd, int events, double deadline);
 
+/* The same for a list that the caller has filled: how many are ready. */
+struct pollfd;
+int dbl_block_many(struct pollfd *list, int count, double deadline);
+
+/* From now until the deadline, as poll(2) counts: -1 for never, a month at most. */
+int dbl_milliseconds(double deadline);
+
+/* The same sum as poll(2) writes it. */
+int dbl_poll_events(int events);
+
 #endif

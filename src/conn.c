@@ -110,7 +110,7 @@ int dbl_conn_fail(lua_State *L, Conn *c)
 void dbl_conn_adopt(Conn *c, PGconn *pg)
 {
     c->pg = pg;
-    c->closed = 0;
+    c->closed = c->listening = 0;
     if (!c->borrowed) /* else there may be a receiver, and nobody can ask for its argument */
         dbl_notices_watch(&c->notices, pg);
     PQsetnonblocking(pg, 1);

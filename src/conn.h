@@ -52,6 +52,7 @@ typedef struct Conn {
     unsigned char copy;      /* DBL_COPY_... */
     unsigned char copy_out;  /* the COPY under way brings lines to us */
     unsigned char borrowed;  /* pg is the host's, to be given back: DBL_WAS_... */
+    unsigned char listening; /* LISTEN was run in this session */
     unsigned char plain;     /* its wait is poll(2): C may block in place */
     unsigned char runs_on;   /* what runs on the server when it is closed may go on */
     unsigned char held;      /* some coroutine waits on it */

@@ -11,6 +11,7 @@
 #include "conn.h"
 #include "connect.h"
 #include "copy.h"
+#include "crowd.h"
 #include "escape.h"
 #include "fail.h"
 #include "hooks.h"
@@ -123,6 +124,13 @@ static int hold(lua_State *L)
     return 0;
 }
 
+/* core.set_plain(conn, bool): whether C may wait in place for it. */
+static int set_plain(lua_State *L)
+{
+    dbl_conn_any(L, 1)->plain = (unsigned char)lua_toboolean(L, 2);
+    return 0;
+}
+
 /* core.set_deadline(conn, deadline or nil), on the clock of core.now. */
 static int set_deadline(lua_State *L)
 {
@@ -141,6 +149,7 @@ static const luaL_Reg functions[] = {
     {"let_run",      let_run     },
     {"is_held",      is_held     },
     {"hold",         hold        },
+    {"set_plain",    set_plain   },
     {"set_deadline", set_deadline},
     {NULL,           NULL        },
 };
@@ -182,7 +191,7 @@ int luaopen_dblink_core(lua_State *L)
     static const luaL_Reg *const rooms[] = {
         functions,          dbl_conn_functions,    dbl_connect_functions, dbl_result_functions,
         dbl_send_functions, dbl_receive_functions, dbl_cancel_functions,  dbl_escape_functions,
-        dbl_copy_functions, dbl_hooks_functions,
+        dbl_copy_functions, dbl_hooks_functions,   dbl_crowd_functions,
     };
     dbl_fail_open(L);
     dbl_param_open(L);
@@ -192,6 +201,7 @@ int luaopen_dblink_core(lua_State *L)
     dbl_row_open(L);
     dbl_cancel_open(L);
     dbl_escape_open(L);
+    dbl_crowd_open(L);
 
     lua_newtable(L);
     for (unsigned i = 0; i < sizeof rooms / sizeof rooms[0]; i++)

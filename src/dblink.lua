@@ -2,6 +2,8 @@
 -- The front door. docs/reference.md describes every function.
 local core = require "dblink.core"
 local connection = require "dblink.connection"
+local gather = require "dblink.gather"
+local pool = require "dblink.pool"
 
 require "dblink.copy"
 
@@ -13,6 +15,12 @@ local dblink = {
   --- Seconds on a clock that no one sets.
   now = core.now,
   unescape_bytea = core.unescape_bytea,
+  wait_any = gather.wait_any,
+  gather = gather.gather,
+  as_completed = gather.as_completed,
+  race = gather.race,
+  hedge = gather.hedge,
+  pool = pool.new,
 }
 
 --- Begins to connect: a connecting connection; drive it with conn:step().

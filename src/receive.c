@@ -95,11 +95,20 @@ static int step_copy(Conn *c)
     return 1;
 }
 
+/* A session that listens is told apart, so that a pool does not lend it on. */
+static void note_command(Conn *c, PGresult *res)
+{
+    const char *tag = PQcmdStatus(res);
+    if (tag[0] == 'L' && strcmp(tag, "LISTEN") == 0)
+        c->listening = 1;
+}
+
 /* Of all the results of a query its first error is kept, else the last. */
 static void keep(Conn *c, PGresult *res)
 {
     if (is_copy(res))
         meet_copy(c, res);
+    note_command(c, res);
     if (c->failed) {
         PQclear(res);
         return;
@@ -209,6 +218,8 @@ static void listen_to_signal(lua_State *L, int conn)
 int dbl_settle(lua_State *L, Conn *c)
 {
     int need;
+    if (c->fresh && !c->plain)
+        return 0;
     while ((need = dbl_step(c)) != 0) {
         double wake = dbl_wake(c);
         if (!c->plain)
@@ -281,6 +292,7 @@ static int push_next(lua_State *L, Conn *c)
     }
     if (is_copy(c->kept))
         meet_copy(c, c->kept);
+    note_command(c, c->kept);
     return dbl_push_kept(L, c, 1);
 }
 
@@ -412,6 +424,26 @@ static int conn_is_active(lua_State *L)
     return 1;
 }
 
+/* core.in_pipeline(conn), core.is_listening(conn), core.set_listening(conn, bool) */
+static int conn_in_pipeline(lua_State *L)
+{
+    Conn *c = dbl_conn(L, 1);
+    lua_pushboolean(L, c->pg && PQpipelineStatus(c->pg) != PQ_PIPELINE_OFF);
+    return 1;
+}
+
+static int conn_is_listening(lua_State *L)
+{
+    lua_pushboolean(L, dbl_conn(L, 1)->listening);
+    return 1;
+}
+
+static int conn_set_listening(lua_State *L)
+{
+    dbl_conn(L, 1)->listening = (unsigned char)lua_toboolean(L, 2);
+    return 0;
+}
+
 /* core.drain(conn) */
 static int conn_drain(lua_State *L)
 {
@@ -428,13 +460,16 @@ static int conn_overdue(lua_State *L)
 }
 
 const luaL_Reg dbl_receive_functions[] = {
-    {"is_active",  conn_is_active },
-    {"drain",      conn_drain     },
-    {"overdue",    conn_overdue   },
-    {"settle",     conn_settle    },
-    {"get_result", conn_get_result},
-    {"try_result", conn_try_result},
-    {"take_next",  conn_take_next },
-    {"take_last",  conn_take_last },
-    {NULL,         NULL           },
+    {"is_active",     conn_is_active    },
+    {"in_pipeline",   conn_in_pipeline  },
+    {"is_listening",  conn_is_listening },
+    {"set_listening", conn_set_listening},
+    {"drain",         conn_drain        },
+    {"overdue",       conn_overdue      },
+    {"settle",        conn_settle       },
+    {"get_result",    conn_get_result   },
+    {"try_result",    conn_try_result   },
+    {"take_next",     conn_take_next    },
+    {"take_last",     conn_take_last    },
+    {NULL,            NULL              },
 };

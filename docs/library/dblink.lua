@@ -172,4 +172,81 @@ function res:column(column) end
 function res:columns() end
 function res:clear() end
 
+---@class dblink.run_options
+---@field timeout number? seconds
+---@field limit integer?
+---@field on_error "cancel"|nil
+---@field on_progress fun(done: integer, total: integer, item: table, res: dblink.result?, err: dblink.error?)?
+---@field connect dblink.options?
+---@field wait string|table|nil
+---@field after number? seconds (hedge)
+---@field grace number? seconds (race, hedge)
+
+---@param list table[]
+---@param options dblink.run_options?
+---@return table<integer, dblink.result> results
+---@return table<integer, dblink.error> errors
+function dblink.gather(list, options) end
+---@param list table[]
+---@param options dblink.run_options?
+---@return fun(): integer, dblink.result?, dblink.error?
+function dblink.as_completed(list, options) end
+---@param list table[]
+---@param options dblink.run_options?
+---@return dblink.result? result
+---@return integer|dblink.error which
+---@return dblink.error[]? errors
+function dblink.race(list, options) end
+---@param list table[]
+---@param options dblink.run_options?
+---@return dblink.result? result
+---@return integer|dblink.error which
+---@return dblink.error[]? errors
+function dblink.hedge(list, options) end
+---@param list dblink.connection[]
+---@param seconds number?
+---@return dblink.connection[]? ready
+---@return dblink.error? err
+function dblink.wait_any(list, seconds) end
+
+---@param options table
+---@return dblink.pool
+function dblink.pool(options) end
+
+---@class dblink.lease: dblink.connection
+local lease = {}
+function lease:release() end
+
+---@class dblink.pool
+local pool = {}
+---@param sql string|table
+---@return dblink.result? result
+---@return dblink.error? err
+function pool:query(sql, ...) end
+---@param seconds number?
+---@return dblink.lease? lease
+---@return dblink.error? err
+function pool:acquire(seconds) end
+---@param given dblink.lease
+function pool:release(given) end
+---@param f fun(conn: dblink.lease, ...): ...
+function pool:with(f, ...) end
+---@param f fun(conn: dblink.connection): ...
+---@param options table?
+function pool:transaction(f, options) end
+---@return table<string, number>
+function pool:stats() end
+---@param n integer?
+---@return true? ok
+---@return dblink.error? err
+function pool:fill(n) end
+---@param max integer
+---@param min integer?
+function pool:resize(max, min) end
+---@param seconds number?
+---@return true? ok
+---@return dblink.error? err
+function pool:drain(seconds) end
+function pool:close() end
+
 return dblink

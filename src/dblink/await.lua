@@ -53,13 +53,18 @@ function await.settle(conn)
 end
 
 -- Sends one cancel request and sees it through: true, or nil and an error.
+-- While one is under way, or after one that was not seen through, it may still
+-- hit whatever runs later: state(conn).cancelling.
 function await.cancel(conn, deadline)
-  local how = state(conn).wait
+  local s = state(conn)
+  local how = s.wait
   local request, err = core.canceller(conn)
   if not request then return nil, err end
+  s.cancelling = (s.cancelling or 0) + 1
   local need = request:step()
   while need do
     local fd = request:getfd()
+    how.forget(fd) -- of another's, by chance of the same number
     how.wait(fd, need, seconds_until(deadline))
     how.forget(fd)
     if deadline and now() >= deadline then
@@ -70,6 +75,7 @@ function await.cancel(conn, deadline)
   end
   err = request:error()
   request:close()
+  s.cancelling = s.cancelling > 1 and s.cancelling - 1 or nil
   if err then return nil, err end
   return true
 end
@@ -78,7 +84,7 @@ end
 -- Where that does not succeed within the grace time the connection is given up:
 -- nil and an error.
 function await.stop(conn)
-  local last, pause = now() + await.grace, FIRST_PAUSE
+  local last, pause = now() + (state(conn).grace or await.grace), FIRST_PAUSE
   core.drain(conn)
   while core.is_active(conn) do
     await.cancel(conn, last)

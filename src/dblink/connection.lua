@@ -6,6 +6,7 @@
 -- or that the deadline has come.
 local core = require "dblink.core"
 local await = require "dblink.await"
+local crew = require "dblink.crew"
 
 local state, now = core.state, core.now
 
@@ -117,9 +118,9 @@ end
 
 -- What options.wait means: a name, a table {wait =, forget =}, or whatever loop
 -- runs where this is called. Where a host lends its wait there is no other: a
--- script must not stop its loop.
-local function find_wait(given)
-  local host = core.host_wait()
+-- script must not stop its loop. A hand of a crew waits as the crew wants it.
+function connection.find_wait(given)
+  local host = crew.here() or core.host_wait()
   if host then return host end
   if type(given) == "table" then
     if type(given.wait) ~= "function" or type(given.forget) ~= "function" then
@@ -139,7 +140,7 @@ function connection.start(conninfo, options)
   if options.timeout ~= nil and (type(options.timeout) ~= "number" or options.timeout < 0) then
     core.misuse("option timeout must be a number of seconds")
   end
-  local how = find_wait(options.wait)
+  local how = connection.find_wait(options.wait)
   local conn, err = core.connect_start(conninfo)
   if not conn then return nil, err end
   connection.configure(conn, options, how)
@@ -171,7 +172,7 @@ end
 
 -- A connection that a host hands over (dblink_push).
 function connection.adopt(conn)
-  connection.configure(conn, {}, find_wait())
+  connection.configure(conn, {}, connection.find_wait())
 end
 
 return connection

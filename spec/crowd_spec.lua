@@ -1,0 +1,88 @@
+local core = require "dblink.core"
+local server = require "support.server"
+
+describe("core.crowd", function()
+  local crowd
+  before_each(function() crowd = assert(core.crowd()) end)
+  after_each(function() crowd:close() end)
+
+  it("tells which of many descriptors has its event", function()
+    local bells = {}
+    for i = 1, 100 do
+      bells[i] = core.bell()
+      assert.is_true(crowd:watch(bells[i]:getfd(), "r"))
+    end
+    assert.is_nil(crowd:ready(0))
+    bells[70]:ring()
+    bells[7]:ring()
+    local found = { crowd:ready(), crowd:more() }
+    table.sort(found)
+    local expected = { bells[70]:getfd(), bells[7]:getfd() }
+    table.sort(expected)
+    assert.same(expected, found)
+    assert.is_nil(crowd:more())
+  end)
+
+  it("says no more of what is forgotten", function()
+    local bell = core.bell()
+    crowd:watch(bell:getfd(), "r")
+    bell:ring()
+    crowd:forget(bell:getfd())
+    assert.is_nil(crowd:ready(0))
+  end)
+
+  it("waits until a deadline", function()
+    local deadline = core.now() + 0.02
+    assert.is_nil(crowd:ready(deadline))
+    assert.is_true(core.now() >= deadline)
+  end)
+
+  it("is a descriptor itself, which is ready when one in it is", function()
+    local gate, bell = crowd:getfd(), core.bell()
+    if not gate then return end
+    crowd:watch(bell:getfd(), "r")
+    assert.is_nil(core.poll(gate, "r", 0))
+    bell:ring()
+    assert.is_true(core.poll(gate, "r", 5))
+  end)
+
+  it("says what cannot be watched, and stays harmless when closed", function()
+    assert.is_false(crowd:watch(-1, "r"))
+    crowd:close()
+    assert.is_false(crowd:watch(0, "r"))
+    crowd:forget(0)
+    crowd:close()
+  end)
+end)
+
+describe("core.look", function()
+  local one, two, three
+  before_each(function()
+    one, two, three = server.connect(), server.connect(), server.connect()
+  end)
+  after_each(function()
+    one:close()
+    two:close()
+    three:close()
+  end)
+
+  it("gives the connections that have a result, in the order of the list", function()
+    one:send_query "select pg_sleep(60)"
+    two:send_query "select 2"
+    three:send_query "select 3"
+    server.until_true(function() return not two:is_busy() and not three:is_busy() end)
+    assert.same({ three, two }, core.look({ one, three, two }, 0))
+    assert(one:cancel())
+  end)
+
+  it("gives nil at the deadline", function()
+    assert.is_nil(core.look({ one, two }, core.now() + 0.01))
+  end)
+
+  it("refuses what is no connection, or a closed one", function()
+    assert.error(function() core.look({ 1 }, 0) end)
+    local closed = server.connect()
+    closed:close()
+    assert.error_matches(function() core.look({ closed }, 0) end, "connection is closed")
+  end)
+end)

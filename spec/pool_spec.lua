@@ -1,0 +1,300 @@
+local dblink = require "dblink"
+local core = require "dblink.core"
+local crew = require "dblink.crew"
+local poll = require "dblink.wait.poll"
+local server = require "support.server"
+
+describe("dblink.pool", function()
+  local pool, admin
+  before_each(function()
+    admin = server.connect()
+  end)
+  after_each(function()
+    if pool then pool:close() end
+    pool = nil
+    admin:close()
+  end)
+
+  local function new(options)
+    options[1] = options[1] or server.conninfo
+    pool = dblink.pool(options)
+    return pool
+  end
+  local function pid(conn) return conn:query "select pg_backend_pid()"(1, 1) end
+
+  it("lends one connection again and again", function()
+    new {}
+    local first = pid(pool)
+    for _ = 1, 5 do assert.equal(first, pid(pool)) end
+    local stats = pool:stats()
+    assert.equal(1, stats.opened)
+    assert.equal(5, stats.hits)
+    assert.equal(1, stats.idle)
+    assert.equal(0, stats.lent)
+  end)
+
+  it("takes a conninfo or libpq's keywords, and refuses what it does not know", function()
+    assert.error_matches(function() dblink.pool { server.conninfo, foo = 1 } end, "unknown option 'foo'")
+    assert.error_matches(function() dblink.pool { max = 0 } end, "option max")
+    assert.error_matches(function() dblink.pool { configure = 1 } end, "option configure")
+    pool = dblink.pool { host = "/nowhere", acquire_timeout = 0.1 }
+    local res, err = pool:query "select 1"
+    assert.is_nil(res)
+    assert.equal("connection", err.kind)
+  end)
+
+  it("lends a lease, which is like a connection until it is given back", function()
+    new { max = 1 }
+    local lease = assert(pool:acquire())
+    assert.equal(1, lease:query "select 1"(1, 1))
+    assert.equal("idle", lease:transaction_status())
+    assert.equal(1, pool:stats().lent)
+    lease:release()
+    assert.error_matches(function() lease:query "select 1" end, "given back to the pool")
+    lease:release()
+    lease = assert(pool:acquire())
+    pool:release(lease)
+    assert.equal(0, pool:stats().lent)
+  end)
+
+  it("takes back a lease that goes out of scope, or that nobody has any more", function()
+    new { max = 1 }
+    local load = loadstring or load
+    local scoped = load("local pool = ... local lease <close> = pool:acquire() return lease:query 'select 1'")
+    if scoped then
+      assert(scoped(pool))
+      assert.equal(0, pool:stats().lent)
+    end
+    assert(pool:acquire())
+    collectgarbage()
+    collectgarbage()
+    assert.equal(1, pool:stats().leaked)
+    assert(pool:query "select 1")
+  end)
+
+  it("calls a function with a connection, which goes back whatever happens", function()
+    new { max = 1 }
+    assert.equal(3, pool:with(function(conn, n) return conn:query("select $1::int", n)(1, 1) end, 3))
+    assert.error_matches(function()
+      pool:with(function(conn)
+        conn:query "begin"
+        error("enough", 0)
+      end)
+    end, "enough")
+    assert.equal(0, pool:stats().lent)
+    pool:with(function(conn) assert.equal("idle", conn:transaction_status()) end)
+  end)
+
+  it("says at once in a plain script that all are lent", function()
+    new { max = 1 }
+    local lease = assert(pool:acquire())
+    local none, err = pool:acquire()
+    assert.is_nil(none)
+    assert.equal("usage", err.kind)
+    lease:release()
+    assert(pool:query "select 1")
+  end)
+
+  describe("cleans a connection that comes back", function()
+    local function spoil(f)
+      local lease = assert(pool:acquire())
+      f(lease)
+      local was = lease.conn
+      lease:release()
+      return was
+    end
+
+    it("in a transaction", function()
+      new { max = 1 }
+      spoil(function(conn) conn:query "begin; create temp table leftover()" end)
+      pool:with(function(conn)
+        assert.equal("idle", conn:transaction_status())
+        assert.is_nil(conn:query "select * from leftover")
+      end)
+      assert.equal(1, pool:stats().opened)
+    end)
+
+    it("with a query running, or results left", function()
+      new { max = 1 }
+      spoil(function(conn)
+        conn:send_query "select pg_sleep(60)"
+        server.wait_active(admin, conn:backend_pid())
+      end)
+      assert.equal(1, pool:query "select 1"(1, 1))
+      spoil(function(conn) conn:send_query "select 2; select 3" end)
+      assert.equal(1, pool:query "select 1"(1, 1))
+    end)
+
+    it("listening", function()
+      new { max = 1 }
+      spoil(function(conn) conn:query "listen pool_spec" end)
+      pool:with(function(conn)
+        assert.equal(0, conn:query "select count(*)::int from pg_listening_channels()"(1, 1))
+        assert(admin:query "notify pool_spec")
+        conn:query "select 1"
+        assert.is_nil(conn:get_notify())
+      end)
+      -- by ways that nobody sees: the notification tells
+      local was = spoil(function(conn) conn:query "do $$ begin execute 'listen pool_spec'; end $$" end)
+      assert(admin:query "notify pool_spec")
+      core.poll(was:getfd(), "r", 5)
+      pool:with(function(conn)
+        assert.equal(0, conn:query "select count(*)::int from pg_listening_channels()"(1, 1))
+      end)
+    end)
+
+    it("closed or lost, by opening another", function()
+      new { max = 1 }
+      spoil(function(conn) conn:close() end)
+      assert.equal(1, pool:query "select 1"(1, 1))
+      spoil(function(conn) admin:query("select pg_terminate_backend($1)", conn:backend_pid()) end)
+      server.until_true(function() return pool:query "select 1" end)
+      assert.equal(1, pool:stats().size)
+    end)
+
+    it("by the option reset", function()
+      new { max = 1, reset = "discard all" }
+      spoil(function(conn) conn:query "set application_name = 'leftover'" end)
+      assert.not_equal("leftover", pool:query "show application_name"(1, 1))
+    end)
+  end)
+
+  it("finds at checkout what has died or grown old meanwhile", function()
+    new { max = 2, lifetime = 3600 }
+    local lost = pid(pool)
+    admin:query("select pg_terminate_backend($1)", lost)
+    server.until_true(function()
+      return admin:query("select count(*)::int from pg_stat_activity where pid = $1", lost)(1, 1) == 0
+    end)
+    assert.not_equal(lost, pid(pool))
+    assert.equal(1, pool:stats().lost)
+    pool:close()
+    new { max = 2, lifetime = 0 }
+    pid(pool)
+    pid(pool)
+    assert.equal(2, pool:stats().opened)
+    assert.equal(2, pool:stats().expired)
+    pool:close()
+    new { max = 2, check = 0 }
+    pid(pool)
+    assert.equal(pid(pool), pid(pool))
+  end)
+
+  it("configures each new connection once", function()
+    local times = 0
+    new { max = 1, configure = function(conn)
+      times = times + 1
+      return conn:query "set application_name = 'configured'"
+    end }
+    for _ = 1, 3 do assert.equal("configured", pool:query "show application_name"(1, 1)) end
+    assert.equal(1, times)
+  end)
+
+  it("covers the wait for a connection by the timeout of a query", function()
+    new { max = 1 }
+    local res, err = pool:query { "select pg_sleep(60)", timeout = 0.05 }
+    assert.is_nil(res)
+    assert.equal("timeout", err.kind)
+    assert.equal(1, pool:query "select 1"(1, 1))
+  end)
+
+  it("serves in order, and loses nothing: 1,000 coroutines on 10 connections", function()
+    new { max = 10 }
+    assert(pool:fill(10))
+    local hands, order, answers = crew.new(poll), {}, {}
+    for i = 1, 1000 do
+      hands:spawn(function()
+        local lease = assert(pool:acquire())
+        order[#order + 1] = i
+        answers[i] = assert(lease:query("select $1::int", i))(1, 1)
+        lease:release()
+      end)
+    end
+    hands:run()
+    hands:close()
+    for i = 1, 1000 do
+      assert.equal(i, answers[i])
+      assert.equal(i, order[i])
+    end
+    local stats = pool:stats()
+    assert.equal(10, stats.opened)
+    assert.equal(990, stats.waits)
+    assert.is_true(stats.mean_wait > 0 and stats.longest_wait >= stats.mean_wait)
+  end)
+
+  it("lets wait no more than max_waiting, and no longer than acquire_timeout", function()
+    new { max = 1, max_waiting = 2, acquire_timeout = 0.05 }
+    local list = {}
+    for i = 1, 4 do list[i] = { pool, "select pg_sleep(0.5)" } end
+    local results, errors = dblink.gather(list)
+    assert.is_not_nil(results[1])
+    assert.equal("timeout", errors[2].kind)
+    assert.equal("timeout", errors[3].kind)
+    assert.equal("usage", errors[4].kind)
+    assert.equal(2, pool:stats().timeouts)
+    assert.equal(0, pool:stats().waiting)
+  end)
+
+  it("keeps nothing of what is called off", function()
+    new { max = 2 }
+    local list = {}
+    for i = 1, 6 do list[i] = { pool, "select pg_sleep(60)" } end
+    local _, errors = dblink.gather(list, { timeout = 0.1 })
+    for i = 1, 6 do assert.equal("timeout", errors[i].kind) end
+    local stats = pool:stats()
+    assert.same({ 0, 0, 0 }, { stats.size, stats.lent, stats.waiting })
+    assert.equal(1, pool:query "select 1"(1, 1))
+  end)
+
+  it("opens many at once on demand", function()
+    new { max = 5, min = 3 }
+    assert.is_true(pool:fill())
+    assert.equal(3, pool:stats().idle)
+    assert.is_true(pool:fill(50))
+    assert.equal(5, pool:stats().idle)
+  end)
+
+  it("can be resized, drained and closed", function()
+    new { max = 5 }
+    pool:fill(5)
+    pool:resize(2)
+    assert.equal(2, pool:stats().size)
+    local lease = pool:acquire()
+    local ok, err = pool:drain(0.01)
+    assert.is_nil(ok)
+    assert.equal("timeout", err.kind)
+    lease:release()
+    assert.equal(0, pool:stats().size)
+    assert.error_matches(function() pool:query "select 1" end, "the pool is closed")
+  end)
+
+  it("gives up at once when the server will not have us", function()
+    new { server.conninfo .. " dbname=nobody_made_this", acquire_timeout = 60 }
+    local res, err = pool:query "select 1"
+    assert.is_nil(res)
+    assert.matches("nobody_made_this", err.message)
+  end)
+
+  it("parks by a descriptor where the wait has no hooks", function()
+    local yielding = { wait = function(...) return coroutine.yield(...) end, forget = function() end }
+    new { max = 1, wait = yielding }
+    local order, tasks = {}, {}
+    for i = 1, 5 do
+      tasks[i] = { co = coroutine.create(function()
+        assert(pool:query("select $1::int from pg_sleep(0.01)", i))
+        order[#order + 1] = i
+      end) }
+    end
+    while #order < 5 do
+      for _, task in ipairs(tasks) do
+        local ready = not task.fd or core.poll(task.fd, task.events, 0.001)
+        if coroutine.status(task.co) ~= "dead" and ready then
+          local ok, fd, events = coroutine.resume(task.co, true)
+          assert(ok, fd)
+          task.fd, task.events = fd, events
+        end
+      end
+    end
+    assert.same({ 1, 2, 3, 4, 5 }, order)
+  end)
+end)

@@ -1,0 +1,234 @@
+-- Many coroutines in one: what lets a plain script have many things under way.
+--
+-- A crew runs coroutines (its hands) of its own, within whoever calls crew:run.
+-- What they wait for is watched by one crowd; the crew as a whole waits as a
+-- single connection would: in poll(2) in a plain script, else by the wait it was
+-- given, for the one descriptor of the crowd. So it works wherever one connection
+-- does, and no loop needs to know of it.
+--
+-- To its hands a crew is a wait like any other (crew.wait), with the hooks to park.
+local core = require "dblink.core"
+
+local now = core.now
+
+local crew = {}
+crew.__index = crew
+
+local home = setmetatable({}, { __mode = "k" }) -- coroutine: its crew
+
+local function wake(self, hand, value, why)
+  if hand.queued or hand.over then return end
+  hand.queued = true
+  local fd = hand.fd
+  if fd then
+    self.by_fd[fd] = nil
+    hand.fd = nil
+  end
+  if hand.deadline then
+    hand.deadline = nil
+    self.timed[hand] = nil
+  end
+  hand.parked, hand.value, hand.why = false, value, why
+  self.last = self.last + 1
+  self.ready[self.last] = hand
+end
+
+local function set_deadline(self, hand, seconds)
+  local deadline = now() + seconds
+  hand.deadline = deadline
+  self.timed[hand] = true
+  if deadline < self.earliest then self.earliest = deadline end
+end
+
+local function sleep(hand)
+  coroutine.yield()
+  return hand.value, hand.why
+end
+
+-- The wait of a crew's hands.
+local function make_wait(self)
+  local how = {}
+  function how.wait(fd, events, seconds)
+    local hand = self.running
+    if not hand then return self.outer.wait(fd, events, seconds) end
+    if not self.crowd:watch(fd, events) then return true end -- its user will learn why
+    hand.fd = fd
+    self.by_fd[fd] = hand
+    if seconds then set_deadline(self, hand, seconds) end
+    return sleep(hand)
+  end
+  function how.forget(fd)
+    self.crowd:forget(fd)
+  end
+  function how.self()
+    self.running.permit = nil
+    return self.running
+  end
+  function how.park(seconds)
+    local hand = self.running
+    if hand.permit then
+      hand.permit = nil
+      return true
+    end
+    hand.parked = true
+    if seconds then set_deadline(self, hand, seconds) end
+    return sleep(hand)
+  end
+  function how.unpark(hand)
+    if hand.parked then wake(self, hand, true) else hand.permit = true end
+  end
+  return how
+end
+
+function crew.new(outer)
+  local crowd, err = core.crowd()
+  if not crowd then return nil, err end
+  local self = setmetatable({
+    outer = outer, crowd = crowd, by_fd = {}, timed = {}, earliest = math.huge,
+    ready = {}, first = 1, last = 0, alive = 0,
+  }, crew)
+  self.wait = make_wait(self)
+  return self
+end
+
+-- The crew whose hand is running here, as a wait; nil elsewhere.
+function crew.here()
+  local co = coroutine.running()
+  local own = co and home[co]
+  return own and own.wait
+end
+
+-- A new hand, which begins at the next turn.
+function crew:spawn(f, ...)
+  local hand = { co = coroutine.create(f), n = select("#", ...), ... }
+  home[hand.co] = self
+  self.alive = self.alive + 1
+  wake(self, hand)
+  return hand
+end
+
+-- Wherever it is, it goes no further. What it was about is the caller's to end.
+function crew:dismiss(hand)
+  if hand.over then return end
+  local fd = hand.fd
+  if fd then
+    self.by_fd[fd] = nil
+    self.crowd:forget(fd)
+  end
+  self.timed[hand] = nil
+  hand.fd, hand.over = nil, true
+  self.alive = self.alive - 1
+end
+
+-- What it waits for is as if it had come.
+function crew:rouse(hand)
+  wake(self, hand, true)
+end
+
+local unpack = table.unpack or unpack
+
+local function resume(self, hand)
+  self.running = hand
+  local ok, err
+  if hand.n then
+    local n = hand.n
+    hand.n = nil
+    ok, err = coroutine.resume(hand.co, unpack(hand, 1, n))
+  else
+    ok, err = coroutine.resume(hand.co)
+  end
+  self.running = nil
+  if not ok or coroutine.status(hand.co) == "dead" then
+    if not hand.over then
+      hand.over = true
+      self.alive = self.alive - 1
+    end
+    if not ok then error(err, 0) end
+  end
+end
+
+local function run_ready(self)
+  local ready = self.ready
+  while self.first <= self.last do
+    local hand = ready[self.first]
+    ready[self.first] = nil
+    self.first = self.first + 1
+    hand.queued = false
+    if not hand.over then resume(self, hand) end
+  end
+end
+
+-- Wakes those whose time is over.
+local function ring_alarms(self)
+  local moment = now()
+  if moment < self.earliest then return end
+  local earliest = math.huge
+  for hand in pairs(self.timed) do
+    if hand.deadline > moment and hand.deadline < earliest then earliest = hand.deadline end
+  end
+  self.earliest = earliest
+  local late = {}
+  for hand in pairs(self.timed) do
+    if hand.deadline <= moment then late[#late + 1] = hand end
+  end
+  table.sort(late, function(a, b) return a.deadline < b.deadline end)
+  for _, hand in ipairs(late) do wake(self, hand, nil, "timeout") end
+end
+
+-- Where descriptors cannot be bundled, one is waited for, and the others are
+-- looked at in turns.
+local function wait_outside(self, seconds)
+  local gate = self.crowd:getfd()
+  if not gate then
+    gate = next(self.by_fd)
+    seconds = math.min(seconds or 0.01, 0.01)
+    if not gate then
+      self.bell = self.bell or assert(core.bell())
+      gate = self.bell:getfd()
+    end
+  end
+  self.outer.wait(gate, "r", seconds)
+end
+
+local function look(self, deadline)
+  local crowd = self.crowd
+  if deadline > self.earliest then deadline = self.earliest end
+  local fd
+  if self.outer.plain then
+    fd = crowd:ready(deadline < math.huge and deadline or nil)
+  else
+    fd = crowd:ready(0)
+    if not fd then
+      local left = deadline < math.huge and deadline - now() or nil
+      if not left or left > 0 then wait_outside(self, left) end
+      fd = crowd:ready(0)
+    end
+  end
+  while fd do
+    local hand = self.by_fd[fd]
+    if hand then wake(self, hand, true) else crowd:forget(fd) end
+    fd = crowd:more()
+  end
+end
+
+-- Runs the hands until none is left, or until `enough()` is true after a turn
+-- (both: true), or the deadline has come (false). Raises what a hand raised.
+function crew:run(deadline, enough)
+  deadline = deadline or math.huge
+  while true do
+    run_ready(self)
+    if self.alive == 0 or (enough and enough()) then return true end
+    if deadline < math.huge and now() >= deadline then return false end
+    look(self, deadline)
+    if self.earliest < math.huge then ring_alarms(self) end
+  end
+end
+
+function crew:close()
+  local gate = self.crowd:getfd()
+  if gate and not self.outer.plain then self.outer.forget(gate) end
+  self.crowd:close()
+  if self.bell then self.bell:close() end
+end
+
+return crew

@@ -1,0 +1,454 @@
+-- Scatter and gather: one query here, another there, all at once.
+--
+-- A run is a list of jobs and a crew; each job has a hand that opens or borrows a
+-- connection where it must, asks, and gives the answer to the run. Jobs upon the same
+-- connection take turns. A job that is called off leaves nothing behind: what the run
+-- opened is closed, what it borrowed from a pool is dropped there, and a connection
+-- that the caller gave is brought to rest and stays his.
+local core = require "dblink.core"
+local connection = require "dblink.connection"
+local crew = require "dblink.crew"
+local pool = require "dblink.pool"
+
+local now, state = core.now, core.state
+local unpack = table.unpack or unpack
+
+local gather = {}
+
+local run = {}
+run.__index = run
+
+local OPTIONS = { timeout = true, limit = true, on_error = true, on_progress = true, wait = true, connect = true,
+  after = true, grace = true }
+
+local function check_options(options, names)
+  if options == nil then return {} end
+  if type(options) ~= "table" then core.misuse "options must be a table" end
+  for name in pairs(options) do
+    if not OPTIONS[name] or not names:find(name, 1, true) then
+      core.misuse("unknown option '" .. tostring(name) .. "'")
+    end
+  end
+  for _, name in ipairs { "timeout", "limit", "after", "grace" } do
+    local value, least = options[name], name == "limit" and 1 or 0
+    if value ~= nil and (type(value) ~= "number" or value < least) then
+      core.misuse(("option %s must be a number, at least %d"):format(name, least))
+    end
+  end
+  if options.on_error ~= nil and options.on_error ~= "cancel" then
+    core.misuse 'option on_error can only be "cancel"'
+  end
+  if options.on_progress ~= nil and type(options.on_progress) ~= "function" then
+    core.misuse "option on_progress must be a function"
+  end
+  return options
+end
+
+-- What is to be asked: a job for each { where, sql, ... }, arguments as conn:query takes them.
+local function read_item(item, i)
+  if type(item) ~= "table" then core.misuse(("item %d must be a table {where, sql, ...}"):format(i)) end
+  local where, sql = item[1], item[2]
+  local job = { item = item, i = i }
+  if pool.is_lease(where) then
+    job.conn = where.conn or core.misuse(("item %d: the connection has been given back to the pool"):format(i))
+  elseif pool.is_pool(where) then
+    job.pool = where
+  elseif type(where) == "userdata" then
+    job.conn = where
+    if where:status() == "closed" then core.misuse(("item %d: connection is closed"):format(i)) end
+  elseif type(where) == "string" or type(where) == "table" then
+    job.conninfo = where
+  else
+    core.misuse(("item %d: [1] must be a connection, a pool or a conninfo"):format(i))
+  end
+  if type(sql) ~= "string" then core.misuse(("item %d: [2] must be SQL"):format(i)) end
+  local n, options = item.n or 0, nil
+  for key, value in pairs(item) do
+    if type(key) == "number" then
+      n = math.max(n, key)
+    elseif key ~= "n" then
+      options = options or {}
+      options[key] = value
+    end
+  end
+  job.n = n
+  if options then
+    for k = 2, n do options[k - 1] = item[k] end
+    options.n = n - 1
+    job.options = options
+  end
+  return job
+end
+
+-- The wait of the whole: the one that is named, else that of the first connection
+-- given, else whatever runs here.
+local function find_wait(jobs, options)
+  local here = crew.here()
+  if here then return here end
+  if options.wait == nil then
+    for _, job in ipairs(jobs) do
+      local how = job.conn and state(job.conn).wait
+      if how then return how end
+    end
+  end
+  return connection.find_wait(options.wait)
+end
+
+local function new_run(list, options)
+  if type(list) ~= "table" then core.misuse("bad argument 'list' (table expected, got " .. type(list) .. ")") end
+  local jobs = {}
+  for i, item in ipairs(list) do jobs[i] = read_item(item, i) end
+  local how = find_wait(jobs, options)
+  local hands, err = crew.new(how)
+  if not hands then return nil, err end
+  return setmetatable({
+    jobs = jobs, options = options, crew = hands, how = how, deadline = options.timeout and now() + options.timeout,
+    limit = options.limit or math.huge, next = 1, active = 0, done = 0, lanes = {}, given = {},
+    results = { n = #jobs }, errors = {}, fresh = {}, first = 1,
+  }, run)
+end
+
+-- Connections that were given wait as the crew does while the run lasts.
+function run:adopt(conn)
+  if self.given[conn] then return end
+  local s = state(conn)
+  self.given[conn] = { wait = s.wait, plain = s.plain, grace = s.grace }
+  s.wait, s.plain, s.grace = self.crew.wait, nil, self.options.grace
+  core.set_plain(conn, false)
+end
+
+function run:give_back(conn)
+  local was, s = self.given[conn], state(conn)
+  self.given[conn] = nil
+  s.wait, s.plain, s.grace = was.wait, was.plain, was.grace
+  core.set_plain(conn, was.plain)
+end
+
+-- The answer of a job, once.
+function run:finish(job, res, err)
+  if job.done then return end
+  job.done = true
+  self.done = self.done + 1
+  if err and job.why then
+    job.why.connection_lost = err.connection_lost
+    err = job.why
+  end
+  self.results[job.i], self.errors[job.i] = res, err
+  self.fresh[self.done] = job
+  if err then self.failed = self.failed or job else self.won = self.won or job end
+  local report = self.options.on_progress
+  if report then report(self.done, #self.jobs, job.item, res, err) end
+end
+
+local function ask(conn, job)
+  if job.options then return conn:query(job.options) end
+  local item = job.item
+  if job.n == 2 then return conn:query(item[2]) end
+  return conn:query(unpack(item, 2, job.n))
+end
+
+-- A connection of the run's own.
+local function ask_there(self, job)
+  local options = {}
+  for name, value in pairs(self.options.connect or {}) do options[name] = value end
+  options.wait = self.crew.wait
+  local conn, err = connection.start(job.conninfo, options)
+  if not conn then return nil, err end
+  job.own = conn
+  local open, res
+  open, err = connection.open(conn)
+  if open then res, err = ask(conn, job) end
+  conn:close()
+  job.own = nil
+  return res, err
+end
+
+local function ask_pool(job)
+  job.note = {}
+  local entry, err = pool.take(job.pool, job.pool.acquire_timeout, job.note)
+  if not entry then return nil, err end
+  local res
+  res, err = ask(entry.conn, job)
+  pool.give_back(job.pool, entry)
+  return res, err
+end
+
+local function ask_given(conn, job)
+  if conn:status() == "connecting" then
+    local open, err = connection.open(conn)
+    if not open then return nil, err end
+  end
+  return ask(conn, job)
+end
+
+-- A hand's work: its job, and then what is in the same lane.
+local function work(self, job)
+  local first = job.conn
+  local lane = first and self.lanes[first]
+  if lane then self:adopt(first) end
+  repeat
+    local res, err
+    if job.why then
+      err = job.why
+    elseif job.conn then
+      res, err = ask_given(job.conn, job)
+    elseif job.pool then
+      res, err = ask_pool(job)
+    else
+      res, err = ask_there(self, job)
+    end
+    self:finish(job, res, err)
+    job = nil
+    if lane and not self.stopped and not (self.first_wins and self.won) then
+      job = lane[lane.first]
+      lane.first = lane.first + 1
+      if job then job.hand = lane.hand end
+    end
+  until not job
+  if lane then
+    lane.hand = nil
+    self:give_back(first)
+  end
+  self.active = self.active - 1
+  self:start()
+end
+
+-- Starts as many as may run.
+function run:start()
+  if self.stopped or (self.first_wins and self.won) then return end
+  while self.active < self.limit and self.jobs[self.next] do
+    local job = self.jobs[self.next]
+    self.next = self.next + 1
+    local lane = job.conn and self.lanes[job.conn]
+    if job.conn and not lane then
+      lane = { first = 1 }
+      self.lanes[job.conn] = lane
+    end
+    if lane and lane.hand then
+      lane[#lane + 1] = job
+    else
+      self.active = self.active + 1
+      job.hand = self.crew:spawn(work, self, job)
+      if lane then
+        lane.hand = job.hand
+        for k = 1, #lane do lane[k] = nil end
+        lane.first = 1
+      end
+    end
+  end
+end
+
+-- Calls one off that runs. What is a hand's alone ends at once; on a connection that
+-- was given the query is cancelled, for which the hand goes on.
+function run:call_off(job, why)
+  if job.done then return end
+  job.why = why
+  if job.conn and job.hand then
+    if job.calling_off then return end
+    job.calling_off = true
+    core.set_deadline(job.conn, now())
+    self.crew:rouse(job.hand)
+    return
+  end
+  if job.hand then
+    self.crew:dismiss(job.hand)
+    self.active = self.active - 1
+    if job.own then job.own:close() end
+    if job.note then pool.abandon(job.note) end
+  end
+  self:finish(job, nil, why)
+end
+
+-- Calls off all that is not done, and waits until it is.
+function run:stop(kind, message)
+  if self.stopped then return end
+  self.stopped = true
+  if self.alarm then self.crew:dismiss(self.alarm) end
+  for _, job in ipairs(self.jobs) do
+    if job.hand and not job.done then self:call_off(job, core.failure(kind, message)) end
+  end
+  self.crew:run()
+  for _, job in ipairs(self.jobs) do
+    if not job.done then self:finish(job, nil, core.failure(kind, message)) end
+  end
+end
+
+function run:close()
+  if self.closed then return end
+  self.closed = true
+  for conn in pairs(self.given) do self:give_back(conn) end
+  self.crew:close()
+end
+
+-- Whatever goes wrong in our hands: nothing stays behind, and the error goes on.
+function run:abort(err)
+  if not self.closed then
+    self.options = {}
+    pcall(self.stop, self, "cancelled", "the run was broken off")
+    self:close()
+  end
+  error(err, 0)
+end
+
+function run:go(enough)
+  return self.crew:run(self.deadline, enough)
+end
+
+-- Ctrl-C, a misuse in some item, an error in on_progress: in a plain script all that
+-- can be caught, elsewhere where the Lua can yield inside of pcall.
+function run:advance(enough)
+  local ok, in_time = true
+  if self.how.plain or gather.can_protect then
+    ok, in_time = pcall(self.go, self, enough)
+  else
+    in_time = self:go(enough)
+  end
+  if not ok then self:abort(in_time) end
+  if not in_time then
+    self.late = true
+    self:stop("timeout", "the run took longer than its timeout")
+  end
+end
+
+local probe = coroutine.create(function() pcall(coroutine.yield) end)
+coroutine.resume(probe)
+gather.can_protect = coroutine.status(probe) == "suspended"
+
+--- Asks all at once: the results in the order of the list, and the errors beside them.
+function gather.gather(list, options)
+  options = check_options(options, "timeout limit on_error on_progress wait connect grace")
+  local self, err = new_run(list, options)
+  if not self then return nil, err end
+  self:start()
+  if options.on_error == "cancel" then
+    self:advance(function() return self.failed end)
+    if self.failed and self.done < #self.jobs then self:stop("cancelled", "another query of the run failed") end
+  else
+    self:advance()
+  end
+  self:close()
+  return self.results, self.errors
+end
+
+--- Iterates in the order of completion: for i, res, err in dblink.as_completed(list).
+function gather.as_completed(list, options)
+  options = check_options(options, "timeout limit on_progress wait connect grace")
+  local self, err = new_run(list, options)
+  if not self then error(err, 0) end
+  self:start()
+  local function another() return self.fresh[self.first] end
+  -- In Lua 5.1 a loop's iterator cannot yield: all the waiting is done before the loop
+  if not (gather.can_protect or self.how.plain) then self:advance() end
+  local function each()
+    if self.closed then return nil end
+    if not self.fresh[self.first] and self.done < #self.jobs then self:advance(another) end
+    local job = self.fresh[self.first]
+    if not job then
+      self:close()
+      return nil
+    end
+    self.fresh[self.first] = nil
+    self.first = self.first + 1
+    if self.done == #self.jobs and not self.fresh[self.first] then self:close() end
+    return job.i, self.results[job.i], self.errors[job.i]
+  end
+  -- Leaving the loop early ends the run: by itself from Lua 5.4 on, else by each:close().
+  local each_object = setmetatable({}, {
+    __call = function() return each() end,
+    __index = { close = function()
+      if self.closed then return end
+      self:stop("cancelled", "the run was left")
+      self:close()
+    end },
+  })
+  getmetatable(each_object).__close = each_object.close
+  return each_object, nil, nil, each_object
+end
+
+local GRACE = 1 -- the winner waits no longer for the losers to be cancelled
+
+-- The first good answer decides.
+local function best(self)
+  self.first_wins = true
+  self:start()
+  self:advance(function() return self.won or self.done == #self.jobs end)
+  if self.done < #self.jobs then self:stop("cancelled", "another answer came first") end
+  self:close()
+  if self.won then return self.results[self.won.i], self.won.i end
+  return nil, self.failed and self.errors[self.failed.i] or core.failure("usage", "there is nobody to ask"),
+    self.errors
+end
+
+--- Asks all, and takes the first good answer; the others are cancelled: the result and
+-- which it was, or nil, the first error, and all errors.
+function gather.race(list, options)
+  options = check_options(options, "timeout limit on_progress wait connect grace")
+  options.grace = options.grace or GRACE
+  local self, err = new_run(list, options)
+  if not self then return nil, err end
+  return best(self)
+end
+
+--- A race in which each begins only when the one before it is late, or has failed.
+function gather.hedge(list, options)
+  options = check_options(options, "timeout on_progress wait connect after grace")
+  local copy = {}
+  for name, value in pairs(options) do copy[name] = value end
+  copy.grace, copy.limit = options.grace or GRACE, 1
+  local self, err = new_run(list, copy)
+  if not self then return nil, err end
+  local after = options.after or 0.05
+  self.alarm = self.crew:spawn(function()
+    local how = self.crew.wait
+    for _ = 2, #self.jobs do
+      how.self()
+      how.park(after)
+      self.limit = self.limit + 1
+      self:start()
+    end
+  end)
+  return best(self)
+end
+
+-- The same in a loop: one descriptor stands for all.
+local function wait_for_all(list, how, deadline)
+  local crowd = core.crowd()
+  local gate = crowd and crowd:getfd()
+  local left = deadline < 1e300 and math.max(deadline - now(), 0) or nil
+  if gate then
+    for _, conn in ipairs(list) do
+      local fd = conn:getfd()
+      if fd then crowd:watch(fd, conn:events() or "r") end
+    end
+    how.wait(gate, "r", left)
+    how.forget(gate)
+  else
+    how.wait(list[1]:getfd(), "r", math.min(left or 0.01, 0.01))
+  end
+  if crowd then crowd:close() end
+end
+
+--- Waits until some of the connections need somebody (a result, a notification, a
+-- lost link, an attempt to connect that is over): a list of them, or nil and an error
+-- when the seconds are over. Nothing is taken from them, and nothing cancelled.
+function gather.wait_any(list, seconds)
+  if type(list) ~= "table" or #list == 0 then
+    core.misuse "bad argument 'list' (a list of connections expected)"
+  end
+  if seconds ~= nil and (type(seconds) ~= "number" or seconds < 0) then
+    core.misuse "bad argument 'seconds' (a number of seconds expected)"
+  end
+  local deadline = seconds and now() + seconds
+  local first = list[1]
+  local how = crew.here() or state(pool.is_lease(first) and first.conn or first).wait
+  while true do
+    local found, wake = core.look(list, how.plain and deadline or not how.plain and 0 or nil)
+    if found then return found end
+    if deadline and now() >= deadline then
+      return nil, core.failure("timeout", "no connection needed attention in time")
+    end
+    if not how.plain then wait_for_all(list, how, math.min(deadline or wake, wake)) end
+  end
+end
+
+return gather
