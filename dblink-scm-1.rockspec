@@ -36,6 +36,7 @@ build = {
         "src/result.c",
         "src/row.c",
         "src/send.c",
+        "src/thread.c",
         "src/type.c",
         "src/type_number.c",
         "src/type_text.c",

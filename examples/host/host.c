@@ -43,6 +43,7 @@ typedef struct Host {
     Task *tasks, *running;
     Task *waiting[FDS]; /* by descriptor */
     int alive, failed;
+    double spent; /* on the server, as the scripts say */
 } Host;
 
 /* ---- the allocator: not a byte more than LIMIT ---- */
@@ -105,7 +106,9 @@ static void run(Host *h, lua_State *L, Task *t, int arguments)
     h->running = NULL;
     if (status == LUA_YIELD)
         return;
-    if (status != 0) {
+    if (status == 0) {
+        h->spent += lua_tonumber(t->co, -1);
+    } else {
         h->failed++;
         printf("script: %s\n", lua_tostring(t->co, -1));
     }
@@ -246,38 +249,24 @@ static int hook_unpark(lua_State *L)
 
 /* ---- the scripts ---- */
 
-/* What they may use of dblink is this table `db`: a handful of connections, and a
- * queue for those who want one.  It is the host's, and runs outside of the sandbox. */
-static const char prelude[] =
-    "local dblink, wait_turn, next_turn, me, conninfo, size = ...\n"
-    "local idle, queue = {}, {}\n"
-    "local db, spent = {}, 0\n"
-    "function db.open()\n"
-    "  for i = #idle + 1, size do idle[i] = dblink.assert(dblink.connect(conninfo)) end\n"
-    "end\n"
-    "function db.query(...)\n"
-    "  while #idle == 0 do queue[#queue + 1] = me() wait_turn() end\n"
-    "  local conn = table.remove(idle)\n"
-    "  local res, err = conn:query(...)\n"
-    "  idle[#idle + 1] = conn\n"
-    "  if queue[1] then next_turn(table.remove(queue, 1)) end\n"
-    "  return res, err\n"
-    "end\n"
-    "function db.spend(seconds) spent = spent + seconds end\n"
-    "function db.spent() return spent end\n"
-    "function db.close() for _, conn in ipairs(idle) do conn:close() end end\n"
-    "return db\n";
+/* What they may use of dblink is this pool. */
+static const char prelude[] = "local dblink, conninfo, size = ...\n"
+                              "return dblink.pool{conninfo = conninfo, max = size}\n";
 
-/* A script adds up what the server says that its queries took. */
+static const char opener[] = "local db, size = ... return db:fill(size) and 0\n";
+
+/* A script returns what the server says that its queries took. */
 static const char script[] =
     "local db, id, queries, sleep = ...\n"
+    "local spent = 0\n"
     "for i = 1, queries do\n"
-    "  local res, err = db.query('select $1::int + $2::int, pg_sleep($3),'\n"
+    "  local res, err = db:query('select $1::int + $2::int, pg_sleep($3),'\n"
     "    .. ' extract(epoch from clock_timestamp() - statement_timestamp())::float8', id, i, sleep)\n"
     "  if not res then error('query failed: ' .. err, 0) end\n"
     "  assert(res(1, 1) == id + i)\n"
-    "  db.spend(res(1, 3))\n"
-    "end\n";
+    "  spent = spent + res(1, 3)\n"
+    "end\n"
+    "return spent\n";
 
 /* And one that would take all the memory there is. */
 static const char greedy[] = "local t = {} for i = 1, 1e9 do t[i] = i .. 'x' end\n";
@@ -319,12 +308,15 @@ static void load(lua_State *L, const char *text, const char *name)
         lua_error(L);
 }
 
-/* Calls that function of `db` in a task of its own, and waits for it. */
-static void call_db(Host *h, lua_State *L, const char *name)
+/* The script with `db`, which is at 1, and these numbers, as a task. */
+static void start(Host *h, lua_State *L, const char *text, int first, int second)
 {
-    lua_getfield(L, 1, name);
-    spawn(h, L, 0);
-    loop(h, L);
+    load(L, text, "=script");
+    lua_pushvalue(L, 1);
+    lua_pushinteger(L, first);
+    lua_pushinteger(L, second);
+    lua_pushnumber(L, SLEEP);
+    spawn(h, L, 4);
 }
 
 static int serve(lua_State *L)
@@ -336,12 +328,9 @@ static int serve(lua_State *L)
 
     load(L, prelude, "=prelude");
     luaopen_dblink(L);
-    lua_pushcfunction(L, hook_park);
-    lua_pushcfunction(L, hook_unpark);
-    lua_pushcfunction(L, hook_self);
     lua_pushstring(L, conninfo);
     lua_pushinteger(L, CONNECTIONS);
-    lua_call(L, 6, 1); /* db, at 1 */
+    lua_call(L, 3, 1); /* db */
 
     /* From here on nobody reads or writes a global that is not there. */
     load(L,
@@ -356,38 +345,22 @@ static int serve(lua_State *L)
 #endif
     lua_call(L, 1, 0);
 
-    call_db(h, L, "open");
-    double begin = now();
-    for (int i = 1; i <= SCRIPTS; i++) {
-        load(L, script, "=script");
-        lua_pushvalue(L, 1);
-        lua_pushinteger(L, i);
-        lua_pushinteger(L, QUERIES);
-        lua_pushnumber(L, SLEEP);
-        spawn(h, L, 4);
-    }
+    start(h, L, opener, CONNECTIONS, 0);
     loop(h, L);
-    double took = now() - begin;
+    double begin = now();
+    for (int i = 1; i <= SCRIPTS; i++)
+        start(h, L, script, i, QUERIES);
+    loop(h, L);
+    double took = now() - begin, ideal = h->spent / CONNECTIONS;
     int failed = h->failed;
-
-    load(L, greedy, "=greedy");
-    spawn(h, L, 0);
+    start(h, L, greedy, 0, 0);
     int stopped = h->failed == failed + 1;
 
-    lua_getfield(L, 1, "spent");
-    lua_call(L, 0, 1);
-    double ideal = lua_tonumber(L, -1) / CONNECTIONS;
     printf("%d scripts, %d connections, %d queries each: %.3f s, ideal %.3f s, ratio %.3f\n",
            SCRIPTS, CONNECTIONS, QUERIES, took, ideal, took / ideal);
     printf("failed %d, greedy stopped %d, peak %d KiB\n", failed, stopped, (int)(h->peak / 1024));
 
-    /* One more, which still waits when all is closed. */
-    load(L, script, "=script");
-    lua_pushvalue(L, 1);
-    lua_pushinteger(L, 1);
-    lua_pushinteger(L, 1);
-    lua_pushnumber(L, SLEEP);
-    spawn(h, L, 4);
+    start(h, L, script, 1, 1); /* which still waits when all is closed */
     return 0;
 }
 

@@ -18,6 +18,7 @@
 
 #include <dblink.h>
 
+#include <stdio.h>
 #include <string.h>
 
 enum { LIMIT = 64 << 20, DEEPEST = 16 };
@@ -29,12 +30,13 @@ typedef struct Task {
     int ref;                  /* keeps co from the collector */
     int fd, mask;             /* what it waits for; fd -1: no descriptor */
     RedisModuleTimerID timer; /* of the wait */
-    int timed, parked, woken, ready;
+    int timed, parked, woken, ready, status;
 } Task;
 
 static struct {
     lua_State *L;
-    RedisModuleCtx *ctx; /* for timers: callbacks bring none that lasts */
+    int answer, new_coroutine; /* references to these functions */
+    RedisModuleCtx *ctx;       /* for timers: callbacks bring none that lasts */
     Task *tasks, *running;
     size_t used;
 } host;
@@ -66,48 +68,75 @@ static void reply_error(RedisModuleCtx *ctx, const char *message)
     RedisModule_ReplyWithError(ctx, line);
 }
 
-/* As EVAL does: integers, strings, arrays; true is 1, false and nil are null. */
-static void reply(RedisModuleCtx *ctx, lua_State *co, int i, int depth)
+/* As EVAL does: integers, strings, arrays; true is 1, false and nil are null.  There is
+ * room on the stack, and nothing in here allocates. */
+static void reply(RedisModuleCtx *ctx, lua_State *L, int i, int depth)
 {
+    char digits[40];
     size_t size;
-    const char *text;
-    switch (lua_type(co, i)) {
+    lua_Number number = lua_tonumber(L, i);
+    const char *text = digits;
+    switch (lua_type(L, i)) {
     case LUA_TNUMBER:
-        if (lua_tonumber(co, i) == (lua_Number)(long long)lua_tonumber(co, i)) {
-            RedisModule_ReplyWithLongLong(ctx, (long long)lua_tonumber(co, i));
+        if (number == (lua_Number)(long long)number) {
+            RedisModule_ReplyWithLongLong(ctx, (long long)lua_tonumber(L, i));
             return;
-        } /* else its text */ /* fall through */
+        }
+        size = (size_t)snprintf(digits, sizeof digits, "%.17g", (double)number);
+        RedisModule_ReplyWithStringBuffer(ctx, digits, size);
+        return;
     case LUA_TSTRING:
-        text = lua_tolstring(co, i, &size);
+        text = lua_tolstring(L, i, &size);
         RedisModule_ReplyWithStringBuffer(ctx, text, size);
         return;
     case LUA_TBOOLEAN:
-        if (lua_toboolean(co, i))
+        if (lua_toboolean(L, i))
             RedisModule_ReplyWithLongLong(ctx, 1);
         else
             RedisModule_ReplyWithNull(ctx);
         return;
     case LUA_TTABLE:
-        if (depth < DEEPEST && lua_checkstack(co, 2)) {
-            long n = 0;
-            for (;; n++) {
-                lua_rawgeti(co, i, (int)n + 1);
-                int end = lua_isnil(co, -1);
-                lua_pop(co, 1);
-                if (end)
-                    break;
+        if (depth < DEEPEST) {
+            int n = 0, end = 0;
+            while (!end) {
+                lua_rawgeti(L, i, ++n);
+                end = lua_isnil(L, -1);
+                lua_pop(L, 1);
             }
-            RedisModule_ReplyWithArray(ctx, n);
-            for (long k = 1; k <= n; k++) {
-                lua_rawgeti(co, i, (int)k);
-                reply(ctx, co, lua_gettop(co), depth + 1);
-                lua_pop(co, 1);
+            RedisModule_ReplyWithArray(ctx, n - 1);
+            for (int k = 1; k < n; k++) {
+                lua_rawgeti(L, i, k);
+                reply(ctx, L, lua_gettop(L), depth + 1);
+                lua_pop(L, 1);
             }
             return;
         } /* fall through */
     default:
         RedisModule_ReplyWithNull(ctx);
     }
+}
+
+/* answer(task, ctx): what it returned, or why it failed; nil, err is a failure too. */
+static int answer(lua_State *L)
+{
+    Task *t = lua_touserdata(L, 1);
+    RedisModuleCtx *ctx = lua_touserdata(L, 2);
+    lua_settop(L, 2);
+    luaL_checkstack(L, 2 * DEEPEST + 10, NULL);
+    lua_settop(t->co, t->status == 0 ? 2 : lua_gettop(t->co));
+    if (t->status != 0) {
+        lua_pushnil(L);
+        lua_xmove(t->co, L, 1);
+    } else {
+        lua_xmove(t->co, L, 2);
+    }
+    if (!lua_isnil(L, 3) || lua_isnil(L, 4)) /* task, ctx, value, error */
+        reply(ctx, L, 3, 0);
+    else if (luaL_callmeta(L, 4, "__tostring") || lua_isstring(L, 4))
+        reply_error(ctx, lua_tostring(L, -1));
+    else
+        reply_error(ctx, "the error is no string");
+    return 0;
 }
 
 /* ---- tasks ---- */
@@ -124,6 +153,17 @@ static int resume(lua_State *co, int arguments)
 #endif
 }
 
+/* Calls one of the functions above in protected mode: outside of it a full memory would
+ * be the end of Redis. */
+static int call(int function, void *first, void *second, int third)
+{
+    lua_rawgeti(host.L, LUA_REGISTRYINDEX, function);
+    lua_pushlightuserdata(host.L, first);
+    lua_pushlightuserdata(host.L, second);
+    lua_pushinteger(host.L, third);
+    return lua_pcall(host.L, 3, 0, 0);
+}
+
 static void end(Task *t, int status)
 {
     RedisModuleCtx *ctx = RedisModule_GetThreadSafeContext(t->client);
@@ -131,18 +171,17 @@ static void end(Task *t, int status)
     while (*at != t)
         at = &(*at)->next;
     *at = t->next;
-    if (status == 0 && lua_gettop(t->co) == 0)
-        RedisModule_ReplyWithNull(ctx);
-    else if (status == 0)
-        reply(ctx, t->co, 1, 0);
-    else
-        reply_error(ctx, lua_isstring(t->co, -1) ? lua_tostring(t->co, -1) : "not a string");
+    t->status = status;
+    if (call(host.answer, t, ctx, 0) != 0) {
+        reply_error(ctx, "not enough memory for the answer");
+        lua_pop(host.L, 1);
+    }
     RedisModule_FreeThreadSafeContext(ctx);
     RedisModule_UnblockClient(t->client, NULL);
     luaL_unref(host.L, LUA_REGISTRYINDEX, t->ref);
-    if (status == LUA_ERRMEM)
-        lua_gc(host.L, LUA_GCCOLLECT, 0);
     RedisModule_Free(t);
+    if (status == LUA_ERRMEM)
+        lua_gc(host.L, LUA_GCCOLLECT, 0); /* 5.1 does not by itself */
 }
 
 static void run(Task *t, int arguments)
@@ -294,6 +333,29 @@ static const char prelude[] =
     "local function no(_, name) error('no global ' .. tostring(name), 2) end\n"
     "setmetatable(_G, {__index = no, __newindex = no, __metatable = false})\n";
 
+/* new_coroutine(task, argv, argc): with the script and its arguments on its stack. */
+static int new_coroutine(lua_State *L)
+{
+    Task *t = lua_touserdata(L, 1);
+    RedisModuleString **argv = lua_touserdata(L, 2);
+    int argc = (int)lua_tointeger(L, 3);
+    size_t size;
+    const char *text = RedisModule_StringPtrLen(argv[1], &size);
+    t->co = lua_newthread(L);
+    t->ref = luaL_ref(L, LUA_REGISTRYINDEX);
+    if (luaL_loadbuffer(L, text, size, "=script") != 0)
+        return lua_error(L);
+    luaL_checkstack(L, argc, "too many arguments");
+    for (int i = 2; i < argc; i++) {
+        text = RedisModule_StringPtrLen(argv[i], &size);
+        lua_pushlstring(L, text, size);
+    }
+    if (!lua_checkstack(t->co, argc))
+        return luaL_error(L, "too many arguments");
+    lua_xmove(L, t->co, argc - 1);
+    return 0;
+}
+
 static int open_sandbox(lua_State *L)
 {
     static const luaL_Reg libraries[] = {
@@ -322,29 +384,10 @@ static int open_sandbox(lua_State *L)
     lua_pushvalue(L, 1);
     lua_pushvalue(L, 2);
     lua_call(L, 3, 0);
-    return 0;
-}
-
-/* A new coroutine with the script and its arguments on its stack. */
-static int new_coroutine(lua_State *L)
-{
-    Task *t = lua_touserdata(L, 1);
-    RedisModuleString **argv = lua_touserdata(L, 2);
-    int argc = (int)lua_tointeger(L, 3);
-    size_t size;
-    const char *text = RedisModule_StringPtrLen(argv[1], &size);
-    t->co = lua_newthread(L);
-    t->ref = luaL_ref(L, LUA_REGISTRYINDEX);
-    if (luaL_loadbuffer(L, text, size, "=script") != 0)
-        return lua_error(L);
-    luaL_checkstack(L, argc, "too many arguments");
-    for (int i = 2; i < argc; i++) {
-        text = RedisModule_StringPtrLen(argv[i], &size);
-        lua_pushlstring(L, text, size);
-    }
-    if (!lua_checkstack(t->co, argc))
-        return luaL_error(L, "too many arguments");
-    lua_xmove(L, t->co, argc - 1);
+    lua_pushcfunction(L, answer);
+    host.answer = luaL_ref(L, LUA_REGISTRYINDEX);
+    lua_pushcfunction(L, new_coroutine);
+    host.new_coroutine = luaL_ref(L, LUA_REGISTRYINDEX);
     return 0;
 }
 
@@ -362,11 +405,7 @@ static int eval(RedisModuleCtx *ctx, RedisModuleString **argv, int argc)
     memset(t, 0, sizeof *t);
     t->fd = -1;
     t->ref = LUA_NOREF;
-    lua_pushcfunction(host.L, new_coroutine);
-    lua_pushlightuserdata(host.L, t);
-    lua_pushlightuserdata(host.L, argv);
-    lua_pushinteger(host.L, argc);
-    if (lua_pcall(host.L, 3, 0, 0) != 0) {
+    if (call(host.new_coroutine, t, argv, argc) != 0) {
         reply_error(ctx, lua_tostring(host.L, -1));
         lua_pop(host.L, 1);
         luaL_unref(host.L, LUA_REGISTRYINDEX, t->ref);

@@ -1,0 +1,38 @@
+-- C programs around libdblink.a, for specs.
+
+local host = {}
+
+-- Where the module of this run lies, and libdblink.a beside it: build/lua5.4; and which Lua it is.
+host.folder = (os.getenv "LUA_CPATH" or ""):match "^(.-)/%?%.so"
+host.lua = host.folder and host.folder:match "[^/]+$"
+host.sanitized = host.folder and host.folder:find "asan" ~= nil
+
+function host.quote(s) return "'" .. s:gsub("'", "'\\''") .. "'" end
+
+-- Runs a command: what it printed, and its status.
+function host.run(command)
+  local pipe = assert(io.popen("exec 2>&1; " .. command .. "\necho status $?"))
+  local output, status = pipe:read "*a":match "^(.-)status (%d+)\n$"
+  pipe:close()
+  return output, tonumber(status)
+end
+
+-- The same for one that must succeed.
+function host.sh(command)
+  local output, status = host.run(command)
+  if status ~= 0 then error(command .. ":\n" .. output, 2) end
+  return output
+end
+
+-- Compiles a C program against the archive; gives its path.
+function host.compile(source)
+  local program = host.folder .. "/" .. source:match "([^/]+)/[^/]+%.c$" .. "-host"
+  host.sh(table.concat({
+    "cc -g -Wall -Wextra -Werror -std=gnu99", host.sanitized and "-fsanitize=address,undefined" or "", source,
+    "-Isrc $(pkg-config --cflags", host.lua, "libpq | sed 's/-I */-isystem /g')",
+    host.folder .. "/libdblink.a $(pkg-config --libs", host.lua, "libpq) -lpthread -o", program,
+  }, " "))
+  return program
+end
+
+return host
