@@ -51,15 +51,14 @@ for where, wait in pairs(waits) do
     end)
 
     it("takes megabytes in one string, and bytes one by one", function()
-      local lines = {}
-      for i = 1, 200000 do lines[i] = i .. "\tthis is the number " .. i .. "\n" end
-      local text = table.concat(lines)
+      local text = ("123\tof which there are many\n456\t\\N\n"):rep(100000)
       local w = copy_in()
       assert(w:write(text))
       for i = 1, 1000 do assert(w:write(text:sub(i, i))) end
       assert(w:write(text:sub(1001)))
       assert.equal(400000, assert(w:finish()).affected)
-      assert.equal(2 * 200000 * 200001 / 2, assert(conn:query("select sum(a)::int8 from " .. name))(1, 1))
+      local res = assert(conn:query { "select sum(a)::int8, count(b)::int from " .. name, rows = "array" })
+      assert.same({ 200000 * (123 + 456), 200000, n = 2 }, res[1])
     end)
 
     it("gives lines", function()
@@ -93,20 +92,20 @@ for where, wait in pairs(waits) do
       usable()
     end)
 
-    it("gives all that went in, gigabytes or less", function()
-      local n = 100000
+    it("gives all that went in", function()
+      local n, long = 5000, ("long\t"):rep(100)
       local w = copy_in()
-      for i = 1, n do assert(w:row { i, "row\t" .. i }) end
+      for i = 1, n do assert(w:row { i, long .. i }) end
       assert(w:finish())
       local sum = 0
       for row in assert(conn:copy_out("copy " .. name .. " to stdout")):rows { "int8" } do
         sum = sum + row[1]
-        if row[2] ~= "row\t" .. row[1] then error(row[2]) end
+        if row[2] ~= long .. row[1] then error(row[2]) end
       end
       assert.equal(n * (n + 1) / 2, sum)
       local reader, size = assert(conn:copy_out("copy " .. name .. " to stdout")), 0
       for piece in function() return reader:read() end do size = size + #piece end
-      assert.equal(assert(conn:query("select sum(length(a::text) + length(b) + 3)::int8 from " .. name))(1, 1), size)
+      assert.equal(assert(conn:query("select sum(length(a::text) + length(b) + 102)::int8 from " .. name))(1, 1), size)
     end)
 
     it("passes from one connection to another, in binary too", function()
@@ -133,7 +132,7 @@ for where, wait in pairs(waits) do
 
     it("leaves nothing behind when it is closed", function()
       local w = copy_in()
-      for i = 1, 10000 do assert(w:row { i, "x" }) end
+      for i = 1, 1000 do assert(w:row { i, ("x"):rep(100) }) end
       w:close()
       w:close()
       assert.equal(0, count())
@@ -148,7 +147,7 @@ for where, wait in pairs(waits) do
       local w = copy_in()
       assert(w:row { 1, "x" })
       assert(w:row { "no number", "y" })
-      for i = 1, 20000 do assert(w:row { i, "more" }) end
+      assert(w:write(("1\tmore\n"):rep(20000)))
       local res, err = w:finish()
       assert.is_nil(res)
       assert.equal("22P02", err.sqlstate)
