@@ -29,7 +29,9 @@ build = {
         "src/escape.c",
         "src/fail.c",
         "src/hooks.c",
+        "src/news.c",
         "src/notice.c",
+        "src/notify.c",
         "src/param.c",
         "src/receive.c",
         "src/request.c",
@@ -53,6 +55,7 @@ build = {
     ["dblink.crew"] = "src/dblink/crew.lua",
     ["dblink.gather"] = "src/dblink/gather.lua",
     ["dblink.named"] = "src/dblink/named.lua",
+    ["dblink.notify"] = "src/dblink/notify.lua",
     ["dblink.pool"] = "src/dblink/pool.lua",
     ["dblink.wait.poll"] = "src/dblink/wait/poll.lua",
     -- end of modules

@@ -69,6 +69,8 @@ int dbl_conn_is_ready(lua_State *L, Conn *c)
 {
     if (!c->pg)
         dbl_conn_fail(L, c);
+    else if (c->held == DBL_HELD_BY_HANDLER)
+        dbl_fail(L, DBL_USAGE, "on_notice cannot use the connection that called it");
     else if (c->held)
         dbl_fail(L, DBL_USAGE, "connection is in use: another coroutine waits for: %s", c->sql);
     else
@@ -162,10 +164,8 @@ void dbl_conn_close(Conn *c)
         return;
     }
     PQclear(c->kept);
-    PQfreemem(c->notify);
     PQfreemem(c->line);
     c->kept = NULL;
-    c->notify = NULL;
     c->line = NULL;
     if (attempt) {
         dbl_attempt_free(attempt);
@@ -178,7 +178,8 @@ void dbl_conn_close(Conn *c)
             stop_query(c, pg);
         PQfinish(pg);
     }
-    dbl_notices_free(&c->notices);
+    dbl_notes_free(&c->notices);
+    dbl_notes_free(&c->notifications);
 }
 
 void dbl_push_events(lua_State *L, int events)
@@ -338,30 +339,6 @@ static int conn_error_message(lua_State *L)
     return 1;
 }
 
-/* The notices that came, as error objects, oldest first, with how many were dropped. */
-static int conn_notices(lua_State *L)
-{
-    Conn *c = dbl_conn_any(L, 1);
-    lua_settop(L, 1);
-    lua_newtable(L);
-    for (int n = 1; c->notices.first; n++) {
-        const char *text = c->notices.first->fields;
-        dbl_push_error(L, DBL_SERVER, "%s", "");
-        while (*text) {
-            const Field *f = dbl_fields;
-            while (f->name && f->code != *text)
-                f++;
-            dbl_set_field(L, f, text + 1);
-            text += strlen(text) + 1;
-        }
-        lua_rawseti(L, 2, n);
-        free(dbl_notices_take(&c->notices));
-    }
-    lua_pushinteger(L, c->notices.dropped);
-    c->notices.dropped = 0;
-    return 2;
-}
-
 const luaL_Reg dbl_conn_methods[] = {
     {"close",              conn_close             },
     {"status",             conn_status            },
@@ -398,9 +375,8 @@ static int conn_sever(lua_State *L)
 }
 
 const luaL_Reg dbl_conn_functions[] = {
-    {"sever",        conn_sever  },
-    {"take_notices", conn_notices},
-    {NULL,           NULL        },
+    {"sever", conn_sever},
+    {NULL,    NULL      },
 };
 
 static const luaL_Reg metamethods[] = {

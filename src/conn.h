@@ -15,11 +15,15 @@
 
 /* What dbl_step drives at. */
 enum {
-    DBL_GOAL_NEXT, /* the next result can be had without waiting */
-    DBL_GOAL_LAST, /* the query is over, its last result or first error kept */
-    DBL_GOAL_COPY, /* a COPY has begun, its answer kept; without one as LAST */
-    DBL_GOAL_LINE, /* a line of the COPY is there; after the last one as LAST */
+    DBL_GOAL_NEXT,         /* the next result can be had without waiting */
+    DBL_GOAL_LAST,         /* the query is over, its last result or first error kept */
+    DBL_GOAL_COPY,         /* a COPY has begun, its answer kept; without one as LAST */
+    DBL_GOAL_NOTIFICATION, /* there is one, or the connection is lost */
+    DBL_GOAL_LINE,         /* a line of the COPY is there; after the last one as LAST */
 };
+
+/* Who keeps others off the connection. */
+enum { DBL_HELD_BY_COROUTINE = 1, DBL_HELD_BY_HANDLER };
 
 /* Who sees a COPY through. */
 enum {
@@ -35,11 +39,10 @@ typedef struct Conn {
     PGconn *pg;       /* NULL: closed, or still connecting */
     Attempt *attempt; /* while connecting */
     PGresult *kept;   /* on its way to Lua: nothing is lost when Lua raises */
-    PGnotify *notify; /* likewise */
     char *line;       /* likewise, of a COPY */
     int line_size;    /* -1: there was the last one */
     unsigned copies;  /* how many were served: the number of the last one */
-    Notices notices;
+    Notes notices, notifications;
     const dblink_hooks *hooks; /* of the host, or NULL */
     double deadline;           /* of the operation under way, or DBL_NEVER */
     unsigned born;             /* the fork generation it was opened in */
@@ -53,9 +56,10 @@ typedef struct Conn {
     unsigned char copy_out;  /* the COPY under way brings lines to us */
     unsigned char borrowed;  /* pg is the host's, to be given back: DBL_WAS_... */
     unsigned char listening; /* LISTEN was run in this session */
+    unsigned char tells;     /* notices are for options.on_notice */
     unsigned char plain;     /* its wait is poll(2): C may block in place */
     unsigned char runs_on;   /* what runs on the server when it is closed may go on */
-    unsigned char held;      /* some coroutine waits on it */
+    unsigned char held;      /* DBL_HELD_..., or 0 */
     unsigned char habits;    /* how results are read by default: DBL_READ_... of result.h */
     unsigned char reading;   /* how those of this query are */
     unsigned char own_null;  /* this query has a `null` of its own */

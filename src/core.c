@@ -15,6 +15,7 @@
 #include "escape.h"
 #include "fail.h"
 #include "hooks.h"
+#include "notify.h"
 #include "param.h"
 #include "receive.h"
 #include "result.h"
@@ -90,13 +91,14 @@ static int flag(lua_State *L, int i, const char *name, int bit)
     return set ? bit : 0;
 }
 
-/* core.configure(conn, {plain=, raw=, null=, codecs=, array=}): how it waits and
+/* core.configure(conn, {plain=, tells=, raw=, null=, codecs=, array=}): how it waits and
  * how its results are read. */
 static int configure(lua_State *L)
 {
     Conn *c = dbl_conn_any(L, 1);
     luaL_checktype(L, 2, LUA_TTABLE);
     c->plain = (unsigned char)flag(L, 2, "plain", 1);
+    c->tells = (unsigned char)flag(L, 2, "tells", 1);
     c->habits =
         (unsigned char)(flag(L, 2, "raw", DBL_READ_RAW) | flag(L, 2, "null", DBL_READ_NULL) |
                         flag(L, 2, "codecs", DBL_READ_CODECS) |
@@ -178,6 +180,7 @@ static void push_methods(lua_State *L)
         dbl_send_methods,
         dbl_receive_methods,
         dbl_escape_methods,
+        dbl_notify_methods,
     };
     luaL_getmetatable(L, DBL_CONN);
     lua_getfield(L, -1, "__index");
@@ -191,7 +194,7 @@ int luaopen_dblink_core(lua_State *L)
     static const luaL_Reg *const rooms[] = {
         functions,          dbl_conn_functions,    dbl_connect_functions, dbl_result_functions,
         dbl_send_functions, dbl_receive_functions, dbl_cancel_functions,  dbl_escape_functions,
-        dbl_copy_functions, dbl_hooks_functions,   dbl_crowd_functions,
+        dbl_copy_functions, dbl_notify_functions,  dbl_hooks_functions,   dbl_crowd_functions,
     };
     dbl_fail_open(L);
     dbl_param_open(L);

@@ -305,11 +305,12 @@ static int needs_attention(Conn *c)
 {
     if (!c->pg)
         return c->need == 0 && dbl_conn_failed(c);
-    if (c->kept || c->notify || PQstatus(c->pg) == CONNECTION_BAD)
+    if (c->kept || c->notifications.first || PQstatus(c->pg) == CONNECTION_BAD)
         return 1;
     if (PQtransactionStatus(c->pg) == PQTRANS_ACTIVE && !PQisBusy(c->pg))
         return dbl_step(c) == 0;
-    return (c->notify = PQnotifies(c->pg)) != NULL;
+    dbl_notifications_take(&c->notifications, c->pg);
+    return c->notifications.first != NULL;
 }
 
 /* The same after its socket has become ready. */
@@ -345,7 +346,7 @@ static int look(lua_State *L)
     struct pollfd *p = lua_newuserdata(L, (size_t)(n + 1) * sizeof *p);
     for (int i = 0; i < n; i++) {
         Conn *c = conn_at(L, i + 1);
-        PGconn *pg = c->pg ? c->pg : c->attempt->pg;
+        PGconn *pg = c->attempt ? c->attempt->pg : c->pg;
         if (c->attempt && c->need == 0)
             c->need = (unsigned char)dbl_step(c);
         int done = needs_attention(c);

@@ -6,6 +6,7 @@ local gather = require "dblink.gather"
 local pool = require "dblink.pool"
 
 require "dblink.copy"
+require "dblink.notify"
 
 local dblink = {
   _VERSION = core.version,

@@ -1,16 +1,16 @@
 /*
- * notice.c -- the server's notices, queued.
+ * notice.c -- what the server says unasked, queued: notices and notifications.
  *
- * A bounded queue: a function that raises notices in a loop must not fill the
- * memory of a program that never asks for them.  The newest are dropped, and
- * counted.
+ * Bounded queues: a function that raises notices in a loop, or a channel that
+ * nobody asks for, must not fill the memory of a program.  The newest are
+ * dropped, and counted.
  */
 #include "notice.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-enum { MOST = 1000 };
+enum { MOST_BYTES = 4 << 20 };
 
 static const char codes[] = {
     PG_DIAG_SEVERITY_NONLOCALIZED, PG_DIAG_SQLSTATE,        PG_DIAG_MESSAGE_PRIMARY,
@@ -21,62 +21,86 @@ static const char codes[] = {
     PG_DIAG_SOURCE_LINE,           PG_DIAG_SOURCE_FUNCTION,
 };
 
-static void receive(void *queue, const PGresult *res)
+/* A new last one with room for that much text; NULL, and counted, where it has no place. */
+static Note *append(Notes *q, size_t size)
 {
-    Notices *q = queue;
-    size_t size = 1;
-    if (q->count >= MOST) {
-        q->dropped++;
-        return;
-    }
-    for (size_t i = 0; i < sizeof codes; i++) {
-        const char *text = PQresultErrorField(res, codes[i]);
-        size += text ? strlen(text) + 2 : 0;
-    }
-    Notice *n = malloc(sizeof *n + size);
+    Note *n = q->bytes + size < MOST_BYTES ? malloc(sizeof *n + size) : NULL;
     if (!n) {
         q->dropped++;
-        return;
+        return NULL;
     }
-    char *to = n->fields;
-    for (size_t i = 0; i < sizeof codes; i++) {
-        const char *text = PQresultErrorField(res, codes[i]);
-        if (text) {
-            *to++ = codes[i];
-            strcpy(to, text);
-            to += strlen(text) + 1;
-        }
-    }
-    *to = '\0';
     n->next = NULL;
+    n->size = sizeof *n + size;
     if (q->last)
         q->last->next = n;
     else
         q->first = n;
     q->last = n;
-    q->count++;
+    q->bytes += n->size;
+    return n;
 }
 
-void dbl_notices_watch(Notices *q, PGconn *pg)
+static char *copy(char *to, const char *text)
+{
+    size_t size = strlen(text) + 1;
+    memcpy(to, text, size);
+    return to + size;
+}
+
+static void receive(void *queue, const PGresult *res)
+{
+    size_t size = 1;
+    for (size_t i = 0; i < sizeof codes; i++) {
+        const char *text = PQresultErrorField(res, codes[i]);
+        size += text ? strlen(text) + 2 : 0;
+    }
+    Note *n = append(queue, size);
+    if (!n)
+        return;
+    char *to = n->text;
+    for (size_t i = 0; i < sizeof codes; i++) {
+        const char *text = PQresultErrorField(res, codes[i]);
+        if (text) {
+            *to++ = codes[i];
+            to = copy(to, text);
+        }
+    }
+    *to = '\0';
+}
+
+void dbl_notices_watch(Notes *q, PGconn *pg)
 {
     PQsetNoticeReceiver(pg, receive, q);
 }
 
-Notice *dbl_notices_take(Notices *q)
+void dbl_notifications_take(Notes *q, PGconn *pg)
 {
-    Notice *n = q->first;
+    PGnotify *from;
+    while ((from = PQnotifies(pg))) {
+        Note *n = append(q, strlen(from->relname) + strlen(from->extra) + 2);
+        if (n) {
+            n->pid = from->be_pid;
+            copy(copy(n->text, from->relname), from->extra);
+        }
+        PQfreemem(from);
+    }
+}
+
+Note *dbl_notes_take(Notes *q)
+{
+    Note *n = q->first;
     if (n) {
         q->first = n->next;
         if (!q->first)
             q->last = NULL;
-        q->count--;
+        q->bytes -= n->size;
     }
     return n;
 }
 
-void dbl_notices_free(Notices *q)
+void dbl_notes_free(Notes *q)
 {
-    Notice *n;
-    while ((n = dbl_notices_take(q)))
+    Note *n;
+    while ((n = dbl_notes_take(q)))
         free(n);
 }

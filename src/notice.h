@@ -1,32 +1,40 @@
 /*
- * notice.h -- the server's notices, queued.
+ * notice.h -- what the server says unasked, queued: notices and notifications.
  *
  * libpq hands a notice to a callback from within its own functions, where
- * nothing of Lua may run.  The callback copies the fields into this queue;
- * Lua asks for them at its safe points.  No Lua in here.
+ * nothing of Lua may run; and it keeps notifications without bound.  Both are
+ * copied into bounded queues; Lua asks for them.  No Lua in here.
  */
 #ifndef DBL_NOTICE_H
 #define DBL_NOTICE_H
 
+#include <stddef.h>
+
 #include "pq.h"
 
-typedef struct Notice {
-    struct Notice *next;
-    char fields[]; /* code, text, NUL; and again; a code of 0 ends them */
-} Notice;
+typedef struct Note {
+    struct Note *next;
+    size_t size;
+    int pid;     /* of a notification: who sent it */
+    char text[]; /* of a notice: code, text, NUL; and again; a code of 0 ends them.
+                    of a notification: channel, NUL, payload, NUL */
+} Note;
 
-typedef struct Notices {
-    Notice *first, *last;
-    int count;
+typedef struct Notes {
+    Note *first, *last;
+    size_t bytes;
     int dropped; /* by a full queue or a full memory */
-} Notices;
+} Notes;
 
 /* From now on the notices of pg come into this queue, which must outlive it. */
-void dbl_notices_watch(Notices *q, PGconn *pg);
+void dbl_notices_watch(Notes *q, PGconn *pg);
 
-/* The oldest notice, no longer in the queue, for the caller to free; or NULL. */
-Notice *dbl_notices_take(Notices *q);
+/* Takes over the notifications that libpq has found in what it read. */
+void dbl_notifications_take(Notes *q, PGconn *pg);
 
-void dbl_notices_free(Notices *q);
+/* The oldest, no longer in the queue, for the caller to free; or NULL. */
+Note *dbl_notes_take(Notes *q);
+
+void dbl_notes_free(Notes *q);
 
 #endif

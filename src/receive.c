@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "fail.h"
+#include "news.h"
 #include "result.h"
 
 static int is_copy(const PGresult *res)
@@ -144,6 +145,9 @@ static int step_query(Conn *c)
     }
     c->fresh = 0;
     PQconsumeInput(pg); /* a failure shows in what PQgetResult gives */
+    dbl_notifications_take(&c->notifications, pg);
+    if (c->goal == DBL_GOAL_NOTIFICATION)
+        return c->notifications.first || PQstatus(pg) == CONNECTION_BAD ? 0 : DBL_READ | write;
     for (;;) {
         if (c->copy && !step_copy(c))
             return c->copy == DBL_COPY_REFUSE ? DBL_READ | DBL_WRITE : DBL_READ;
@@ -254,7 +258,40 @@ static void push_kept_error(lua_State *L, Conn *c)
         set_string(L, "kind", DBL_CANCELLED);
 }
 
-int dbl_push_kept(lua_State *L, Conn *c, int conn)
+/* Calls options.on_notice of the connection at 1 with the oldest notice. */
+static int tell(lua_State *L)
+{
+    Conn *c = lua_touserdata(L, 1);
+    dbl_getuservalue(L, 1);
+    lua_getfield(L, -1, "on_notice");
+    dbl_push_notice(L, &c->notices);
+    lua_call(L, 1, 0);
+    return 0;
+}
+
+/* A verb has taken its result: time to tell the notices.  What the function raises
+ * harms nobody, conn:notices() tells of it; the connection is not its to use. */
+static void tell_all(lua_State *L, Conn *c, int conn)
+{
+    const Note *last = NULL;
+    unsigned char held = c->held;
+    conn = dbl_absindex(L, conn);
+    c->held = DBL_HELD_BY_HANDLER;
+    while (c->notices.first && c->notices.first != last) {
+        last = c->notices.first;
+        lua_pushcfunction(L, tell);
+        lua_pushvalue(L, conn);
+        if (lua_pcall(L, 1, 0, 0) == 0)
+            continue;
+        dbl_getuservalue(L, conn);
+        lua_insert(L, -2);
+        lua_setfield(L, -2, "notice_error");
+        lua_pop(L, 1);
+    }
+    c->held = held;
+}
+
+static int push_result(lua_State *L, Conn *c, int conn)
 {
     c->deadline = DBL_NEVER;
     if (!c->kept)
@@ -274,6 +311,14 @@ int dbl_push_kept(lua_State *L, Conn *c, int conn)
     PQclear(c->kept);
     c->kept = NULL;
     return 2;
+}
+
+int dbl_push_kept(lua_State *L, Conn *c, int conn)
+{
+    int pushed = push_result(L, c, conn);
+    if (c->tells && c->notices.first)
+        tell_all(L, c, conn);
+    return pushed;
 }
 
 /* Takes the next result of a connection that has it ready. */
@@ -385,34 +430,12 @@ static int conn_timeout(lua_State *L)
     return 1;
 }
 
-static int conn_get_notify(lua_State *L)
-{
-    Conn *c = dbl_conn(L, 1);
-    if (!c->pg)
-        return 0;
-    if (!c->notify)
-        c->notify = PQnotifies(c->pg);
-    if (!c->notify && PQconsumeInput(c->pg))
-        c->notify = PQnotifies(c->pg);
-    if (!c->notify)
-        return 0;
-    lua_createtable(L, 0, 3);
-    set_string(L, "channel", c->notify->relname);
-    set_string(L, "payload", c->notify->extra);
-    lua_pushinteger(L, c->notify->be_pid);
-    lua_setfield(L, -2, "pid");
-    PQfreemem(c->notify);
-    c->notify = NULL;
-    return 1;
-}
-
 const luaL_Reg dbl_receive_methods[] = {
-    {"step",       conn_step      },
-    {"events",     conn_events    },
-    {"timeout",    conn_timeout   },
-    {"is_busy",    conn_is_busy   },
-    {"get_notify", conn_get_notify},
-    {NULL,         NULL           },
+    {"step",    conn_step   },
+    {"events",  conn_events },
+    {"timeout", conn_timeout},
+    {"is_busy", conn_is_busy},
+    {NULL,      NULL        },
 };
 
 /* core.is_active(conn): whether something runs, or results are left. */

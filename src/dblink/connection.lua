@@ -80,11 +80,9 @@ function methods:reset(seconds)
   return connection.open(self)
 end
 
--- The notices that came since the last call, as error objects, and how many had
--- to be dropped.
-function methods:notices()
-  return core.take_notices(self)
-end
+--- The notices that came since the last call, as error objects; how many had to be
+-- dropped; and what the option on_notice raised, if it did.
+methods.notices = core.take_notices
 
 local close = methods.close
 function methods:close()
@@ -106,10 +104,14 @@ function connection.configure(conn, options, how)
   if options.rows ~= nil and options.rows ~= "row" and options.rows ~= "array" then
     core.misuse("option rows must be \"row\" or \"array\"")
   end
+  if options.on_notice ~= nil and type(options.on_notice) ~= "function" then
+    core.misuse("option on_notice must be a function")
+  end
   s.wait, s.plain = how, how.plain
   s.null, s.on_notice = options.null, options.on_notice
   core.configure(conn, {
     plain = how.plain,
+    tells = options.on_notice ~= nil,
     raw = options.decode == false,
     null = options.null ~= nil,
     array = options.rows == "array",

@@ -1,0 +1,81 @@
+-- LISTEN and NOTIFY.
+--
+-- Notifications arrive whenever input is read and wait in a queue in C, so that
+-- none is lost while a query runs. PostgreSQL sends them between transactions only.
+local core = require "dblink.core"
+local await = require "dblink.await"
+
+local methods, now = core.methods, core.now
+
+-- PostgreSQL cuts longer names, and then nobody's NOTIFY would find them.
+local LONGEST_NAME = 63
+
+local function check_channel(channel)
+  if type(channel) ~= "string" or channel == "" or #channel > LONGEST_NAME then
+    core.misuse(("bad argument 'channel' (a string of 1 to %d bytes expected)"):format(LONGEST_NAME))
+  end
+end
+
+local function command(conn, word, channel)
+  check_channel(channel)
+  local name, err = conn:escape_identifier(channel)
+  if not name then return nil, err end
+  local ok
+  ok, err = conn:query(word .. " " .. name)
+  if not ok then return nil, err end
+  return true
+end
+
+--- Begins to listen: true, or nil and an error.
+function methods:listen(channel)
+  return command(self, "listen", channel)
+end
+
+--- Listens no more on the channel, or on any.
+function methods:unlisten(channel)
+  if channel ~= nil then return command(self, "unlisten", channel) end
+  local ok, err = self:query "unlisten *"
+  if not ok then return nil, err end
+  return true
+end
+
+--- Sends a notification, when the transaction commits if there is one.
+function methods:notify(channel, payload)
+  check_channel(channel)
+  local ok, err = self:query("select pg_notify($1, $2)", channel, payload or "")
+  if not ok then return nil, err end
+  return true
+end
+
+local OPTIONS = { timeout = true, limit = true }
+
+local function check_number(options, name)
+  local value = options[name]
+  if value ~= nil and (type(value) ~= "number" or value < 0) then
+    core.misuse("option " .. name .. " must be a number")
+  end
+  return value
+end
+
+--- Iterates over notifications, waiting for them: until `timeout` seconds have passed,
+-- or `limit` have come, or for ever. A lost connection raises.
+function methods:notifications(options)
+  options = options or {}
+  if type(options) ~= "table" then core.misuse "options must be a table" end
+  for name in pairs(options) do
+    if not OPTIONS[name] then core.misuse("unknown option '" .. tostring(name) .. "'") end
+  end
+  local seconds, left = check_number(options, "timeout"), check_number(options, "limit") or math.huge
+  local deadline = seconds and now() + seconds
+  return function()
+    if left < 1 then return nil end
+    left = left - 1
+    local notification, err = core.notification(self, deadline)
+    if notification == false then
+      await.settle(self)
+      notification, err = core.take_notification(self)
+    end
+    if err then error(err, 0) end
+    return notification
+  end
+end

@@ -1,0 +1,42 @@
+/*
+ * news.c -- what the server said unasked, as values of Lua.
+ *
+ * A note leaves its queue when its value is made, so that none is lost when Lua raises.
+ */
+#include "news.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "fail.h"
+
+void dbl_push_notice(lua_State *L, Notes *q)
+{
+    dbl_push_error(L, DBL_SERVER, "%s", "");
+    for (const char *text = q->first->text; *text; text += strlen(text) + 1) {
+        const Field *f = dbl_fields;
+        while (f->name && f->code != *text)
+            f++;
+        dbl_set_field(L, f, text + 1);
+    }
+    free(dbl_notes_take(q));
+}
+
+/* Where the queue was full the first one says so, for those who count. */
+void dbl_push_notification(lua_State *L, Notes *q)
+{
+    const Note *n = q->first;
+    lua_createtable(L, 0, 4);
+    lua_pushstring(L, n->text);
+    lua_setfield(L, -2, "channel");
+    lua_pushstring(L, n->text + strlen(n->text) + 1);
+    lua_setfield(L, -2, "payload");
+    lua_pushinteger(L, n->pid);
+    lua_setfield(L, -2, "pid");
+    if (q->dropped > 0) {
+        lua_pushinteger(L, q->dropped);
+        lua_setfield(L, -2, "dropped");
+        q->dropped = 0;
+    }
+    free(dbl_notes_take(q));
+}

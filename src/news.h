@@ -1,0 +1,15 @@
+/*
+ * news.h -- what the server said unasked, as values of Lua.
+ */
+#ifndef DBL_NEWS_H
+#define DBL_NEWS_H
+
+#include "compat.h"
+#include "notice.h"
+
+/* Take the oldest of the queue, which must not be empty, and push it: a notice as an
+ * error object, a notification as {channel =, payload =, pid =}. */
+void dbl_push_notice(lua_State *L, Notes *q);
+void dbl_push_notification(lua_State *L, Notes *q);
+
+#endif
