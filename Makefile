@@ -97,15 +97,21 @@ floors: setup.build
 rockspec: setup.build
 	@$(call LUA_ENV,lua5.4) lua5.4 spec/support/rockspec.lua
 
-# Without any server: what is needed lies here. In a copy, since luarocks leaves its objects beside the sources.
+# Without any server: what is needed lies here. Each rock is built in a copy, since luarocks leaves its objects beside the
+# sources, packed, and installed from that one file into an empty tree, where LuaJIT takes that of 5.1.
 rock: setup.build setup.rock
 	@luarocks lint dblink-scm-1.rockspec
 	@rm -rf build/rock && mkdir -p build/rock/none
 	@for v in 5.1 5.4; do \
-	  mkdir -p build/rock/$$v && cp -r dblink-scm-1.rockspec src build/rock/$$v && \
-	  (cd build/rock/$$v && luarocks --lua-version=$$v --tree="$$PWD/tree" --only-server="$$PWD/../none" make >log 2>&1 || { cat log; exit 1; }) && \
-	  (cd / && t=$(CURDIR)/build/rock/$$v/tree && LUA_INIT= LUA_PATH="$$t/share/lua/$$v/?.lua" LUA_CPATH="$$t/lib/lua/$$v/?.so" \
-	    lua$$v -e 'io.write("rock: ", _VERSION, ": dblink ", tostring(require("dblink")._VERSION), "\n")') || exit 1; \
+	  rocks="luarocks --lua-version=$$v --only-server=$(CURDIR)/build/rock/none"; \
+	  mkdir -p build/rock/$$v && cp -r dblink-scm-1.rockspec src build/rock/$$v && (cd build/rock/$$v && \
+	    { $$rocks --tree="$$PWD/made" make && $$rocks --tree="$$PWD/made" pack dblink && \
+	      $$rocks --tree="$$PWD/tree" install dblink-scm-1.*.rock; } >log 2>&1 || { cat log; exit 1; }) && \
+	  rm -rf build/rock/$$v/made build/rock/$$v/src && \
+	  for l in lua$$v $$([ $$v = 5.4 ] || echo luajit); do \
+	    (cd / && t=$(CURDIR)/build/rock/$$v/tree && LUA_INIT= LUA_PATH="$$t/share/lua/$$v/?.lua" LUA_CPATH="$$t/lib/lua/$$v/?.so" \
+	      $$l -e 'io.write("rock: ", jit and jit.version or _VERSION, ": dblink ", tostring(require("dblink")._VERSION), "\n")') || exit 1; \
+	  done || exit 1; \
 	done
 
 bench: setup.build setup.server build
