@@ -177,10 +177,8 @@ static int result_tag_row(lua_State *L)
     r->cells = cell;
     cell->value = r->command;
     cell->size = (int)size;
-    r->column[0].name = "status";
-    r->column[0].type = &dbl_raw_type;
-    r->column[0].oid = 25;
-    r->column[0].modifier = r->column[0].size = -1;
+    r->column[0] =
+        (Column){.name = "status", .type = &dbl_raw_type, .oid = 25, .modifier = -1, .size = -1};
     return 1;
 }
 

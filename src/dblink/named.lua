@@ -78,28 +78,29 @@ local function is_copy(err)
   return err ~= nil and err.sqlstate == "0A000" and not err.severity
 end
 
--- Reports a remote failure, as an error or as a notice, which is returned then. What
--- has no SQLSTATE (a lost link, a refused query, an empty one) has libpq's text, all
--- of it.
+-- What has no SQLSTATE (a lost link, a refused query, an empty one) has libpq's text,
+-- all of it.
+local function remote_message(conn, err)
+  local message = err.message
+  if not err.sqlstate then message = conn:error_message():gsub("^OK$", "") end
+  return message ~= "" and message or "could not obtain message string for remote error"
+end
+
+-- Reports a remote failure, as an error or as a notice, which is returned then.
 local function report(link, err, fail, doing)
-  local conn, sqlstate, message = link.conn, err.sqlstate, err.message
   if is_copy(err) then
     leave(link)
     raise("0A000", "COPY is not supported by dblink functions")
   end
-  if not sqlstate then
-    sqlstate, message = "08006", conn:error_message()
-    if message == "OK" then message = "could not obtain message string for remote error" end
-  end
   local context = ("%s on %s"):format(doing:sub(1, LONGEST_DOING),
     link.name and ('dblink connection named "%s"'):format(link.name) or "unnamed dblink connection")
-  local told = new_error(sqlstate, message, {
+  local told = new_error(err.sqlstate or "08006", remote_message(link.conn, err), {
     severity = fail == false and "NOTICE" or "ERROR",
     kind = err.kind,
     detail = err.detail,
     hint = err.hint,
     context = err.context and err.context .. "\n" .. context or context,
-    connection_lost = conn:status() == "bad",
+    connection_lost = link.conn:status() == "bad",
   })
   leave(link)
   if fail ~= false then error(told, 0) end
