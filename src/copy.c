@@ -38,7 +38,10 @@ typedef struct Copy {
     unsigned char torn; /* a reader's line was being decoded when Lua raised */
     char *data;         /* of a writer: data[from] to data[whole] is not yet given to libpq, */
     size_t from, whole, used, size; /* and a row is begun up to data[used] */
-    const Type *types[];            /* of a reader's columns: how to decode, NULL for text */
+    struct Reading {
+        const Type *type;
+        Decoder *decode;
+    } types[]; /* of a reader's columns: how to decode, NULLs for text */
 } Copy;
 
 static Copy *any_copy(lua_State *L)
@@ -151,7 +154,7 @@ static int copy_take(lua_State *L)
                         out ? "TO STDOUT" : "FROM STDIN");
     }
     int columns = PQnfields(c->kept);
-    size_t types = out ? (size_t)columns * sizeof(Type *) : 0;
+    size_t types = out ? (size_t)columns * sizeof(struct Reading) : 0;
     Copy *w = dbl_newuserdata(L, sizeof *w + types);
     memset(w, 0, sizeof *w + types);
     w->conn = c;
@@ -524,9 +527,9 @@ static char *next_field(char **at, char *end, size_t *size)
 
 static int push_field(lua_State *L, const Copy *r, int column, const char *s, size_t size)
 {
-    const Type *type = r->types[column];
-    if (type)
-        return type->text(L, type, s, size);
+    const struct Reading *how = &r->types[column];
+    if (how->type)
+        return how->decode(L, how->type, s, size);
     lua_pushlstring(L, s, size);
     return 1;
 }
@@ -546,7 +549,7 @@ static int push_row(lua_State *L, const Copy *r, int null)
             lua_pushvalue(L, null);
         else if (!push_field(L, r, column, s, size))
             return dbl_fail(L, DBL_USAGE, "column %d: no %s: %s", column + 1,
-                            r->types[column]->name, s);
+                            r->types[column].type->name, s);
         lua_rawseti(L, -2, column + 1);
     }
     if (r->columns > 0 && (at || column < r->columns))
@@ -576,16 +579,25 @@ static int copy_values(lua_State *L)
     return pushed;
 }
 
-/* core.copy_types(reader, types): names by column; nothing for text. */
+/* core.copy_types(reader, types): names ("int4", "int4[]") or OIDs by column; nothing
+ * for text. */
 static int copy_types(lua_State *L)
 {
     Copy *r = luaL_checkudata(L, 1, READER);
     for (int i = 0; i < r->columns; i++) {
+        int array = 0;
+        const Type *type = NULL;
         lua_rawgeti(L, 2, i + 1);
-        const char *name = lua_toboolean(L, -1) ? lua_tostring(L, -1) : "text";
-        r->types[i] = name ? dbl_type_named(name) : NULL;
-        if (!r->types[i])
-            dbl_misuse(L, "bad argument 'types' (no type is named '%s')", name ? name : "?");
+        if (lua_type(L, -1) == LUA_TNUMBER)
+            type = dbl_type((Oid)lua_tonumber(L, -1), &array);
+        else if (lua_type(L, -1) == LUA_TSTRING)
+            type = dbl_type_named(lua_tostring(L, -1), &array);
+        else if (!lua_toboolean(L, -1))
+            type = &dbl_raw_type;
+        if (!type)
+            dbl_misuse(L, "bad argument 'types' (no type is named '%s')",
+                       lua_isstring(L, -1) ? lua_tostring(L, -1) : "?");
+        r->types[i] = (struct Reading){type, array ? dbl_array_text : type->text};
         lua_pop(L, 1);
     }
     return 0;

@@ -16,7 +16,7 @@
 #include "fail.h"
 #include "hooks.h"
 #include "notify.h"
-#include "param.h"
+#include "null.h"
 #include "receive.h"
 #include "result.h"
 #include "row.h"
@@ -91,7 +91,7 @@ static int flag(lua_State *L, int i, const char *name, int bit)
     return set ? bit : 0;
 }
 
-/* core.configure(conn, {plain=, tells=, raw=, null=, codecs=, array=}): how it waits and
+/* core.configure(conn, {plain=, tells=, raw=, null=, codecs=, array=, number=}): how it waits and
  * how its results are read. */
 static int configure(lua_State *L)
 {
@@ -102,7 +102,8 @@ static int configure(lua_State *L)
     c->habits =
         (unsigned char)(flag(L, 2, "raw", DBL_READ_RAW) | flag(L, 2, "null", DBL_READ_NULL) |
                         flag(L, 2, "codecs", DBL_READ_CODECS) |
-                        flag(L, 2, "array", DBL_READ_ARRAYS));
+                        flag(L, 2, "array", DBL_READ_ARRAYS) |
+                        flag(L, 2, "number", DBL_READ_NUMBER));
     return 0;
 }
 
@@ -140,6 +141,46 @@ static int set_deadline(lua_State *L)
     return 0;
 }
 
+/* core.decode(oid, "text" or "binary", bytes): a value without a server; or nil and
+ * an error.  This is where hostile bytes are tried. */
+static int decode(lua_State *L)
+{
+    static const char *const formats[] = {"text", "binary", NULL};
+    size_t size;
+    int array;
+    const Type *t = dbl_type((Oid)luaL_checknumber(L, 1), &array);
+    int binary = luaL_checkoption(L, 2, NULL, formats);
+    const char *s = luaL_checklstring(L, 3, &size);
+    Decoder *f = binary ? t->binary : t->text;
+    if (!f)
+        return dbl_fail(L, DBL_UNSUPPORTED, "%s cannot be read in binary", t->name);
+    if (array)
+        f = binary ? dbl_array_binary : dbl_array_text;
+    return f(L, t, s, size) ? 1 : dbl_fail(L, DBL_CONNECTION, "malformed %s", t->name);
+}
+
+/* core.type(oid or name): {oid=, array=, name=, is_array=, binary=}, or nil. */
+static int type(lua_State *L)
+{
+    int array = 0;
+    const Type *t = lua_type(L, 1) == LUA_TNUMBER ? dbl_type((Oid)lua_tonumber(L, 1), &array)
+                                                  : dbl_type_named(luaL_checkstring(L, 1), &array);
+    if (!t || !t->oid)
+        return 0;
+    lua_createtable(L, 0, 5);
+    lua_pushinteger(L, (lua_Integer)t->oid);
+    lua_setfield(L, -2, "oid");
+    lua_pushinteger(L, (lua_Integer)t->array);
+    lua_setfield(L, -2, "array");
+    lua_pushstring(L, t->name);
+    lua_setfield(L, -2, "name");
+    lua_pushboolean(L, array);
+    lua_setfield(L, -2, "is_array");
+    lua_pushboolean(L, t->binary != NULL);
+    lua_setfield(L, -2, "binary");
+    return 1;
+}
+
 static const luaL_Reg functions[] = {
     {"now",          now         },
     {"poll",         wait_poll   },
@@ -153,6 +194,8 @@ static const luaL_Reg functions[] = {
     {"hold",         hold        },
     {"set_plain",    set_plain   },
     {"set_deadline", set_deadline},
+    {"decode",       decode      },
+    {"type",         type        },
     {NULL,           NULL        },
 };
 
@@ -197,7 +240,7 @@ int luaopen_dblink_core(lua_State *L)
         dbl_copy_functions, dbl_notify_functions,  dbl_hooks_functions,   dbl_crowd_functions,
     };
     dbl_fail_open(L);
-    dbl_param_open(L);
+    dbl_null_open(L);
     dbl_conn_open(L);
     dbl_connect_open(L);
     dbl_result_open(L);

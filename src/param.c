@@ -12,27 +12,9 @@
 
 #include "digits.h"
 #include "fail.h"
+#include "null.h"
 
 enum { BYTEA = 17 };
-
-void dbl_push_null(lua_State *L)
-{
-    dbl_getprivate(L, "dblink.null");
-}
-
-int dbl_is_null(lua_State *L, int i)
-{
-    dbl_getprivate(L, "dblink.null");
-    int is = lua_rawequal(L, i, -1);
-    lua_pop(L, 1);
-    return is;
-}
-
-static int null_tostring(lua_State *L)
-{
-    lua_pushliteral(L, "dblink.null");
-    return 1;
-}
 
 typedef struct Scratch {
     const char **values;
@@ -150,21 +132,4 @@ void dbl_params(lua_State *L, int first, int count, Params *p)
             s.lengths[k] = 0;
         }
     }
-}
-
-/* A full userdata: a light one has no metatable of its own to print itself by. */
-void dbl_param_open(lua_State *L)
-{
-    dbl_getprivate(L, "dblink.null");
-    if (lua_isnil(L, -1)) {
-        lua_newuserdata(L, 1);
-        lua_newtable(L);
-        lua_pushcfunction(L, null_tostring);
-        lua_setfield(L, -2, "__tostring");
-        lua_pushliteral(L, "dblink.null");
-        lua_setfield(L, -2, "__name");
-        lua_setmetatable(L, -2);
-        dbl_setprivate(L, "dblink.null");
-    }
-    lua_pop(L, 1);
 }

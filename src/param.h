@@ -30,10 +30,4 @@ void dbl_params(lua_State *L, int first, int count, Params *p);
  * bytes of a bytea, else 0.  Raises for what cannot be sent, as "what position: ...". */
 int dbl_param_plain(lua_State *L, int i, const char *what, int position);
 
-/* dblink.null: one userdata for each state. */
-void dbl_push_null(lua_State *L);
-int dbl_is_null(lua_State *L, int i);
-
-void dbl_param_open(lua_State *L);
-
 #endif

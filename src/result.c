@@ -27,7 +27,97 @@ static Result *new_result(lua_State *L, size_t extra, const char *class)
     return r;
 }
 
-static void describe(Result *r, const PGresult *pg, int reading)
+int dbl_unreadable(lua_State *L, const Type *type, const char *s, size_t size)
+{
+    (void)L;
+    (void)type;
+    (void)s;
+    (void)size;
+    return 0;
+}
+
+static int has(lua_State *L, int table, const char *key)
+{
+    lua_getfield(L, table, key);
+    int is = lua_toboolean(L, -1);
+    lua_pop(L, 1);
+    return is;
+}
+
+/* Pushes what the table of codecs has for an OID; 0 and nothing where it has none. */
+static int push_codec(lua_State *L, int codecs, Oid oid)
+{
+    dbl_pushint8(L, oid);
+    lua_rawget(L, codecs);
+    if (lua_istable(L, -1))
+        return 1;
+    lua_pop(L, 1);
+    return 0;
+}
+
+/* The codec on the top, a table that codecs.lua made, changes how the column is
+ * read.  Replaced by the function that makes the value: 1, or by nothing: 0. */
+static int apply_codec(lua_State *L, Column *c)
+{
+    static const Type textual = {0, 0, "text", dbl_decode_raw, dbl_decode_raw, DBL_TEXTUAL};
+    int codec = lua_gettop(L);
+    if (has(L, codec, "textual"))
+        c->type = &textual;
+    lua_getfield(L, codec, "convert"); /* takes the value, decoded already */
+    if (lua_isnil(L, -1)) {
+        lua_pop(L, 1);
+        if (c->binary && has(L, codec, "decode_binary")) {
+            lua_getfield(L, codec, "decode_binary");
+            c->type = &dbl_raw_type;
+        } else {
+            lua_getfield(L, codec, "decode");
+            if (!lua_isnil(L, -1)) { /* takes the text */
+                if (c->binary && !(c->type->traits & DBL_TEXTUAL))
+                    c->decode = dbl_unreadable;
+                else if (!c->binary && c->type->text != dbl_decode_raw)
+                    c->type = &dbl_raw_type;
+            }
+        }
+    }
+    lua_remove(L, codec);
+    if (!lua_isnil(L, -1))
+        return 1;
+    lua_pop(L, 1);
+    return 0;
+}
+
+/* Decides how a column of that OID and format is read; codecs: the stack index of
+ * the user's, or 0.  1: a function was pushed, through which the values go. */
+static int resolve(lua_State *L, Column *c, int reading, int codecs)
+{
+    int array, called = 0;
+    c->type = dbl_type(c->oid, &array);
+    c->array = (unsigned char)array;
+    c->decode = NULL;
+    if (reading & DBL_READ_RAW) {
+        c->type = &dbl_raw_type;
+        c->array = 0;
+    } else {
+        if (reading & DBL_READ_NUMBER && c->type->oid == dbl_inexact_type.oid)
+            c->type = &dbl_inexact_type;
+        if (codecs && push_codec(L, codecs, c->oid)) {
+            c->array = (unsigned char)has(L, -1, "array");
+            called = apply_codec(L, c);
+        } else if (codecs && array && push_codec(L, codecs, c->type->oid)) {
+            called = apply_codec(L, c);
+        }
+    }
+    if (c->binary && !c->type->binary)
+        c->decode = dbl_unreadable;
+    if (!c->decode && c->array)
+        c->decode = c->binary ? dbl_array_binary : dbl_array_text;
+    if (!c->decode)
+        c->decode = c->binary ? c->type->binary : c->type->text;
+    return called;
+}
+
+/* own: the stack index of the result's user value, where there are codecs. */
+static void describe(lua_State *L, Result *r, const PGresult *pg, int codecs, int own)
 {
     for (int i = 0; i < r->columns; i++) {
         Column *c = &r->column[i];
@@ -37,9 +127,30 @@ static void describe(Result *r, const PGresult *pg, int reading)
         c->number = PQftablecol(pg, i);
         c->modifier = PQfmod(pg, i);
         c->size = PQfsize(pg, i);
-        c->binary = PQfformat(pg, i);
-        c->type = reading & DBL_READ_RAW ? &dbl_raw_type : dbl_type(c->oid);
+        c->binary = PQfformat(pg, i) != 0;
+        c->codec = (unsigned char)resolve(L, c, r->reading, codecs);
+        if (c->codec)
+            lua_rawseti(L, own, i + 1);
     }
+}
+
+int dbl_binary_ok(lua_State *L, const PGconn *pg, const PGresult *description, int reading,
+                  int uservalue)
+{
+    int top = lua_gettop(L), traits = 0, ok = !(reading & DBL_READ_RAW), codecs = 0;
+    if (reading & DBL_READ_CODECS && uservalue) {
+        lua_getfield(L, uservalue, "codecs");
+        codecs = top + 1;
+    }
+    for (int i = 0; i < PQnfields(description) && ok; i++) {
+        Column c = {.oid = PQftype(description, i), .binary = 1};
+        if (resolve(L, &c, reading, codecs))
+            lua_pop(L, 1);
+        ok = c.decode != dbl_unreadable;
+        traits |= c.type->traits;
+    }
+    lua_settop(L, top);
+    return ok && dbl_type_settled(pg, traits);
 }
 
 /* The bytes that a copy of names, values and command takes; SMALL_BYTES or more
@@ -92,7 +203,10 @@ Result *dbl_result_push(lua_State *L, PGresult **pg, int reading, int uservalue)
     int small = bytes < SMALL_BYTES;
     if (small)
         extra += (size_t)rows * (size_t)columns * sizeof(Cell) + bytes;
-    uservalue = uservalue ? dbl_absindex(L, uservalue) : 0;
+    if (uservalue)
+        uservalue = dbl_absindex(L, uservalue);
+    else
+        reading &= ~(DBL_READ_NULL | DBL_READ_CODECS);
 
     Result *r = new_result(L, extra, small ? SMALL : CLASS);
     r->rows = rows;
@@ -100,7 +214,18 @@ Result *dbl_result_push(lua_State *L, PGresult **pg, int reading, int uservalue)
     r->status = (unsigned char)PQresultStatus(*pg);
     r->reading = (unsigned char)reading;
     r->command = PQcmdStatus(*pg);
-    describe(r, *pg, reading);
+    if (reading & (DBL_READ_NULL | DBL_READ_CODECS)) {
+        lua_createtable(L, columns, 3); /* its own: row.c keeps the names in it */
+        lua_getfield(L, uservalue, "null");
+        lua_setfield(L, -2, "null");
+        lua_getfield(L, uservalue, "codecs");
+        int codecs = reading & DBL_READ_CODECS ? lua_gettop(L) : 0;
+        describe(L, r, *pg, codecs, lua_gettop(L) - 1);
+        lua_pop(L, 1);
+        dbl_setuservalue(L, -2);
+    } else {
+        describe(L, r, *pg, 0, 0);
+    }
     if (small) {
         copy_all(r, *pg);
         PQclear(*pg);
@@ -108,14 +233,6 @@ Result *dbl_result_push(lua_State *L, PGresult **pg, int reading, int uservalue)
         r->pg = *pg;
     }
     *pg = NULL;
-    if (uservalue && reading & (DBL_READ_NULL | DBL_READ_CODECS)) {
-        lua_createtable(L, 0, 3); /* its own: row.c keeps the names in it */
-        lua_getfield(L, uservalue, "null");
-        lua_setfield(L, -2, "null");
-        lua_getfield(L, uservalue, "codecs");
-        lua_setfield(L, -2, "codecs");
-        dbl_setuservalue(L, -2);
-    }
     if (!small) /* the collector does not see this memory; let it hurry by as much */
         lua_gc(L, LUA_GCSTEP, (int)(PQresultMemorySize(r->pg) >> 10));
     return r;
@@ -177,8 +294,14 @@ static int result_tag_row(lua_State *L)
     r->cells = cell;
     cell->value = r->command;
     cell->size = (int)size;
-    r->column[0] =
-        (Column){.name = "status", .type = &dbl_raw_type, .oid = 25, .modifier = -1, .size = -1};
+    r->column[0] = (Column){
+        .name = "status",
+        .type = &dbl_raw_type,
+        .decode = dbl_decode_raw,
+        .oid = 25,
+        .modifier = -1,
+        .size = -1,
+    };
     return 1;
 }
 

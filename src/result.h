@@ -15,18 +15,21 @@
 
 /* How the values of a result are read; bits of Result.reading. */
 enum {
-    DBL_READ_RAW = 1,    /* decode = false */
-    DBL_READ_NULL = 2,   /* the user value has a `null` for NULL */
-    DBL_READ_CODECS = 4, /* the user value has `codecs` by OID */
-    DBL_READ_ARRAYS = 8, /* rows are arrays unless asked otherwise */
+    DBL_READ_RAW = 1,     /* decode = false */
+    DBL_READ_NULL = 2,    /* the user value has a `null` for NULL */
+    DBL_READ_CODECS = 4,  /* the user value has `codecs` by OID */
+    DBL_READ_ARRAYS = 8,  /* rows are arrays unless asked otherwise */
+    DBL_READ_NUMBER = 16, /* numeric as a number */
 };
 
 typedef struct Column {
     const char *name;
-    const Type *type;
+    const Type *type; /* of the values, or of the elements of arrays */
+    Decoder *decode;  /* dbl_unreadable where they cannot be read */
     Oid oid, table;
     int modifier, size, number; /* number: the column's in its table, or 0 */
-    int binary;
+    unsigned char binary, array;
+    unsigned char codec; /* what decode gives goes through [column + 1] of the user value */
 } Column;
 
 typedef struct Cell {
@@ -51,17 +54,24 @@ typedef struct Result {
  * of the table with `null` and `codecs`, used where reading says so, or 0. */
 Result *dbl_result_push(lua_State *L, PGresult **pg, int reading, int uservalue);
 
+/* The decoder of columns whose type cannot be read in binary: 0, always. */
+Decoder dbl_unreadable;
+
+/* Whether all columns of a description (a result, of PQsendDescribePrepared say) can be
+ * asked for in binary and then give the same values as in text, in the session as it
+ * is now.  reading and uservalue: those of the results to come. */
+int dbl_binary_ok(lua_State *L, const PGconn *pg, const PGresult *description, int reading,
+                  int uservalue);
+
 /* The result at stack index i; raises where it is none or was cleared. */
 Result *dbl_result(lua_State *L, int i);
 
 static inline Cell dbl_cell(const Result *r, int row, int column)
 {
     if (r->pg) {
-        Cell cell = {NULL, 0};
-        if (!PQgetisnull(r->pg, row, column)) {
-            cell.value = PQgetvalue(r->pg, row, column);
-            cell.size = PQgetlength(r->pg, row, column);
-        }
+        Cell cell = {PQgetvalue(r->pg, row, column), PQgetlength(r->pg, row, column)};
+        if (cell.size == 0 && PQgetisnull(r->pg, row, column))
+            cell.value = NULL;
         return cell;
     }
     return r->cells[(size_t)row * (size_t)r->columns + (size_t)column];

@@ -16,34 +16,54 @@
 #include <string.h>
 
 #include "fail.h"
+#include "null.h"
 
-/* NULL, or a value with a codec of the user's. */
-static void push_special(lua_State *L, const Result *r, int result, Cell cell, const Column *c)
+/* The table with what is special about a result, replaced by one of its fields. */
+static void push_special(lua_State *L, int result, const char *field, int i)
 {
     dbl_getuservalue(L, result);
-    if (!cell.value) {
-        lua_getfield(L, -1, "null");
-        lua_remove(L, -2);
-        return;
-    }
-    (void)r;
-    lua_getfield(L, -1, "codecs");
-    lua_rawgeti(L, -1, (int)c->oid); /* uservalue, codecs, decode */
-    lua_pushlstring(L, cell.value, (size_t)cell.size);
-    lua_call(L, 1, 1);
-    lua_replace(L, -3);
-    lua_pop(L, 1);
+    if (field)
+        lua_getfield(L, -1, field);
+    else
+        lua_rawgeti(L, -1, i);
+    lua_remove(L, -2);
 }
 
-/* Whether the user has a codec for this column. */
-static int has_codec(lua_State *L, int result, const Column *c)
+/* Puts the value on the top through the function at f; of an array, each of its values. */
+static void convert(lua_State *L, int f, int array)
 {
-    dbl_getuservalue(L, result);
-    lua_getfield(L, -1, "codecs");
-    lua_rawgeti(L, -1, (int)c->oid);
-    int has = !lua_isnil(L, -1);
-    lua_pop(L, 3);
-    return has;
+    if (!array || !lua_istable(L, -1)) {
+        lua_pushvalue(L, f);
+        lua_insert(L, -2);
+        lua_call(L, 1, 1);
+        return;
+    }
+    luaL_checkstack(L, 8, "too many values");
+    lua_getfield(L, -1, "n");
+    int n = (int)lua_tointeger(L, -1), t = lua_gettop(L) - 1;
+    lua_pop(L, 1);
+    for (int i = 1; i <= n; i++) {
+        lua_rawgeti(L, t, i);
+        if (!dbl_is_null(L, -1)) {
+            convert(L, f, array);
+            lua_rawseti(L, t, i);
+        } else {
+            lua_pop(L, 1);
+        }
+    }
+}
+
+static int cannot_read(lua_State *L, const Column *c)
+{
+    if (c->decode == dbl_unreadable)
+        dbl_push_error(L, DBL_UNSUPPORTED,
+                       "column \"%s\" has a type (OID %d) that cannot be read in binary: "
+                       "cast it, give it a codec, or ask for text",
+                       c->name, (int)c->oid);
+    else
+        dbl_push_error(L, DBL_CONNECTION, "the server sent a malformed %s in column \"%s\"",
+                       c->type->name, c->name);
+    return lua_error(L);
 }
 
 static void push_cell(lua_State *L, const Result *r, int result, Cell cell, int column)
@@ -51,22 +71,18 @@ static void push_cell(lua_State *L, const Result *r, int result, Cell cell, int 
     const Column *c = &r->column[column];
     if (!cell.value) {
         if (r->reading & DBL_READ_NULL)
-            push_special(L, r, result, cell, c);
+            push_special(L, result, "null", 0);
         else
             lua_pushnil(L);
         return;
     }
-    if (r->reading & DBL_READ_CODECS && has_codec(L, result, c)) {
-        push_special(L, r, result, cell, c);
-        return;
-    }
-    Decoder *decode = !c->binary ? c->type->text : c->type->binary;
-    if (!decode)
-        decode = dbl_decode_raw;
-    if (!decode(L, c->type, cell.value, (size_t)cell.size)) {
-        dbl_push_error(L, DBL_CONNECTION, "the server sent a malformed %s in column \"%s\"",
-                       c->type->name, c->name);
-        lua_error(L);
+    if (!c->decode(L, c->type, cell.value, (size_t)cell.size))
+        cannot_read(L, c);
+    if (c->codec) {
+        push_special(L, result, NULL, column + 1);
+        lua_insert(L, -2); /* function, value */
+        convert(L, lua_gettop(L) - 1, c->array);
+        lua_remove(L, -2);
     }
 }
 

@@ -56,6 +56,9 @@ static int send(lua_State *L, Conn *c, Query *q)
         dbl_params(L, 3, q->params, &p);
     if (q->null)
         note_null(L, q);
+    /* Other settings would show: the values are the same in either format. */
+    if (q->binary && !(q->reading & DBL_READ_RAW))
+        q->binary = dbl_type_settled(c->pg, -1);
     int sent = q->params > 0 || q->binary
                    ? PQsendQueryParams(c->pg, sql, p.count, p.types, p.values, p.lengths, p.formats,
                                        q->binary)

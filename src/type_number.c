@@ -2,7 +2,8 @@
  * type_number.c -- bool, int2, int4, int8, oid, float4, float8, numeric.
  *
  * int8 is exact on every Lua, see dbl_pushint8.  numeric stays the decimal
- * string that the server would print, of any length and scale.
+ * string that the server would print, of any length and scale.  A float4 is the
+ * number that it is, not the one its digits would be as a float8.
  */
 #include "type.h"
 
@@ -120,10 +121,12 @@ static int quick_double(const char *s, const char *end, double *value)
 static int slow_double(const char *s, size_t size, double *value)
 {
     char copy[400], *end, *point;
-    if (size == 0 || size >= sizeof copy || strspn(s, "+-.0123456789eEINFinftyaN") < size)
+    if (size == 0 || size >= sizeof copy)
         return 0;
     memcpy(copy, s, size);
     copy[size] = '\0';
+    if (strspn(copy, "+-.0123456789eEINFinftyaN") < size)
+        return 0;
     point = strchr(copy, '.');
     if (point) {
         const char *wanted = localeconv()->decimal_point;
@@ -145,6 +148,15 @@ static int float_text(lua_State *L, const Type *type, const char *s, size_t size
     if (!quick_double(s, s + size, &value) && !slow_double(s, size, &value))
         return 0;
     lua_pushnumber(L, value);
+    return 1;
+}
+
+static int float4_text(lua_State *L, const Type *type, const char *s, size_t size)
+{
+    if (!float_text(L, type, s, size))
+        return 0;
+    lua_pushnumber(L, (float)lua_tonumber(L, -1));
+    lua_replace(L, -2);
     return 1;
 }
 
@@ -242,14 +254,37 @@ static int numeric_binary(lua_State *L, const Type *type, const char *s, size_t 
     return 1;
 }
 
+/* numeric = "number". */
+
+static int inexact_text(lua_State *L, const Type *type, const char *s, size_t size)
+{
+    return float_text(L, type, s, size);
+}
+
+static int inexact_binary(lua_State *L, const Type *type, const char *s, size_t size)
+{
+    size_t length;
+    if (!numeric_binary(L, type, s, size))
+        return 0;
+    const char *text = lua_tolstring(L, -1, &length);
+    int good = float_text(L, type, text, length);
+    lua_remove(L, good ? -2 : -1);
+    return good;
+}
+
+#define NUMBER DBL_JSON_NUMBER
+#define EXACT  (DBL_JSON_NUMBER | DBL_TEXTUAL)
+
+const Type dbl_inexact_type = {1700, 1231, "numeric", inexact_text, inexact_binary, NUMBER};
+
 const Type dbl_number_types[] = {
-    {16,   1000, "bool",    bool_text,      bool_binary   },
-    {20,   1016, "int8",    int_text,       int8_binary   },
-    {21,   1005, "int2",    int_text,       int2_binary   },
-    {23,   1007, "int4",    int_text,       int4_binary   },
-    {26,   1028, "oid",     int_text,       oid_binary    },
-    {700,  1021, "float4",  float_text,     float4_binary },
-    {701,  1022, "float8",  float_text,     float8_binary },
-    {1700, 1231, "numeric", dbl_decode_raw, numeric_binary},
-    {0,    0,    NULL,      NULL,           NULL          },
+    {16,   1000, "bool",    bool_text,      bool_binary,    DBL_JSON_BOOL},
+    {20,   1016, "int8",    int_text,       int8_binary,    NUMBER       },
+    {21,   1005, "int2",    int_text,       int2_binary,    NUMBER       },
+    {23,   1007, "int4",    int_text,       int4_binary,    NUMBER       },
+    {26,   1028, "oid",     int_text,       oid_binary,     NUMBER       },
+    {700,  1021, "float4",  float4_text,    float4_binary,  NUMBER       },
+    {701,  1022, "float8",  float_text,     float8_binary,  NUMBER       },
+    {1700, 1231, "numeric", dbl_decode_raw, numeric_binary, EXACT        },
+    {0,    0,    NULL,      NULL,           NULL,           0            },
 };
