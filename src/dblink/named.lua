@@ -53,12 +53,11 @@ local function tell(link, listener, err)
 end
 
 -- A verb is done with its link: one made for this call alone is closed, and what the
--- remote server had to say is handed on.
+-- remote server had to say is handed on, or forgotten.
 local function leave(link)
-  local listener = link.set.on_remote_notice
-  local notices = listener and link.conn:notices() or {}
+  local notices, listener = link.conn:notices(), link.set.on_remote_notice
   if link.temporary then link.conn:close() end
-  for _, notice in ipairs(notices) do tell(link, listener, notice) end
+  for _, notice in ipairs(listener and notices or {}) do tell(link, listener, notice) end
 end
 
 local function raise_internal(link, what)
@@ -141,7 +140,7 @@ local function check_fail(value)
   if value ~= nil then check_type(value, "fail", "boolean") end
 end
 
-local CHECKS = { howmany = check_integer, connname = check_conninfo }
+local CHECKS = { howmany = check_integer }
 
 local function check_given(n, at, name)
   if n < at then bad_argument(name, "no value") end
@@ -154,21 +153,19 @@ local function read(wanted, ...)
   local n, given, last = select("#", ...), { ... }, #wanted
   local unnamed = n <= last or type(given[last + 1]) == "boolean"
     or wanted[last] == "howmany" and type(given[last]) == "number"
-  local name, values, complete = nil, {}, true
-  if not unnamed then
-    name = table.remove(given, 1)
-    n = n - 1
-    check_conninfo(name, "connname")
-    complete = name ~= nil
-  end
+  local before = unnamed and 0 or 1
+  if not unnamed then check_conninfo(given[1], "connname") end
+  local complete, values = unnamed or given[1] ~= nil, {}
   for i, what in ipairs(wanted) do
-    check_given(n, i, what);
-    (CHECKS[what] or check_text)(given[i], what)
-    values[i] = given[i]
-    complete = complete and given[i] ~= nil
+    local value = given[before + i]
+    check_given(n, before + i, what);
+    (CHECKS[what] or check_text)(value, what)
+    values[i] = value
+    complete = complete and value ~= nil
   end
-  check_fail(given[last + 1])
-  return complete, name, given[last + 1], values[1], values[2]
+  local fail = given[before + last + 1]
+  check_fail(fail)
+  return complete, not unnamed and given[1] or nil, fail, values[1], values[2]
 end
 
 -- Reads one name that may not be left out; nil is SQL's NULL.
