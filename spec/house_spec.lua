@@ -27,20 +27,24 @@ describe("the reference", function()
   local reference, library = text "docs/reference.md", text "docs/library/dblink.lua"
 
   -- Names that one of the two pages does not have.
-  local function missing(prefix, names)
+  local function missing(prefix, names, annotations)
     local list = {}
     for name, value in pairs(names) do
       local mark = prefix:gsub("%p", "%%%0") .. name .. "%f[^%w_]"
       local annotation = type(value) == "function" and "function " .. mark .. "%(" or "%-%-%-@field " .. name .. " "
       if not reference:find(mark) then list[#list + 1] = prefix .. name .. " (reference)" end
-      if not library:find(annotation) then list[#list + 1] = prefix .. name .. " (annotations)" end
+      if not (annotations or library):find(annotation) then list[#list + 1] = prefix .. name .. " (annotations)" end
     end
     table.sort(list)
     return list
   end
 
   it("and the annotations have every function of the module", function()
-    assert.same({}, missing("dblink.", require "dblink"))
+    assert.same({}, missing("dblink.", (require "dblink")))
+  end)
+
+  it("and the annotations have every function of named links", function()
+    assert.same({}, missing("named.", (require "dblink.named"), text "docs/library/dblink/named.lua"))
   end)
 
   it("and the annotations have every verb of a connection", function()
