@@ -77,10 +77,9 @@ describe("with four clusters", function()
       end)
     end
     hands:run(nil, function() return good > 200 end)
-    local pipe = io.popen(os.getenv "DBLINK_PG" .. " restart " .. names[4] .. "; echo over")
-    hands:run(nil, function() return pool:stats().failed > 0 or #bad > 0 end) -- it goes
-    pipe:read "*a"
-    pipe:close()
+    -- beside us: a server waits for clients that have begun to connect and then say nothing
+    os.execute("'" .. os.getenv "DBLINK_PG" .. "' restart " .. names[4] .. " >/dev/null 2>&1 &")
+    hands:run(nil, function() return pool:stats().failed > 0 end)
     local before = good
     hands:run(nil, function() return good > before + 500 and pool:stats().idle + pool:stats().lent == 10 end)
     stop = true

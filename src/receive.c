@@ -405,6 +405,35 @@ static int conn_step(lua_State *L)
     return 1;
 }
 
+/* core.turn(conn, waited): a step as Lua's loop needs it, all that it must know at
+ * one stroke.  What to wait for, the descriptor, for how long at most, whether it
+ * is being opened; nil when nothing is left to do, false when it was waited and
+ * the deadline has come.  In between, the connection is held. */
+static int conn_turn(lua_State *L)
+{
+    Conn *c = dbl_conn(L, 1);
+    c->held = 0;
+    if (lua_toboolean(L, 2) && c->deadline < DBL_NEVER && dbl_now() >= c->deadline) {
+        lua_pushboolean(L, 0);
+        return 1;
+    }
+    int need = dbl_step(c);
+    if (!need)
+        return 0;
+    c->held = 1;
+    double wake = dbl_wake(c);
+    dbl_push_events(L, need);
+    lua_pushinteger(L, PQsocket(c->attempt ? c->attempt->pg : c->pg));
+    if (wake >= DBL_NEVER) {
+        lua_pushnil(L);
+    } else {
+        double left = wake - dbl_now();
+        lua_pushnumber(L, left > 0 ? left : 0);
+    }
+    lua_pushboolean(L, c->attempt != NULL);
+    return 4;
+}
+
 static int conn_settle(lua_State *L)
 {
     lua_pushboolean(L, dbl_settle(L, dbl_conn(L, 1)));
@@ -489,6 +518,7 @@ const luaL_Reg dbl_receive_functions[] = {
     {"set_listening", conn_set_listening},
     {"drain",         conn_drain        },
     {"overdue",       conn_overdue      },
+    {"turn",          conn_turn         },
     {"settle",        conn_settle       },
     {"get_result",    conn_get_result   },
     {"try_result",    conn_try_result   },

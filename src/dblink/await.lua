@@ -9,7 +9,7 @@
 -- deadline of what is under way is kept by the connection (conn:timeout()).
 local core = require "dblink.core"
 
-local now, state = core.now, core.state
+local now, state, turn = core.now, core.state, core.turn
 
 local await = {}
 
@@ -28,28 +28,22 @@ end
 
 -- While a connection is being opened its socket may be another after each step,
 -- under the same number even, so the wait forgets it before.
-local function drive(conn)
-  local how = state(conn).wait
-  local connecting = conn:status() == "connecting"
-  local need = conn:step()
+local function drive(conn, how)
+  local need, fd, seconds, connecting = turn(conn)
   while need do
-    local fd = conn:getfd()
-    how.wait(fd, need, conn:timeout())
-    if core.overdue(conn) then return false end
+    how.wait(fd, need, seconds)
     if connecting then how.forget(fd) end
-    need = conn:step()
+    need, fd, seconds, connecting = turn(conn, true)
   end
-  return true
+  return need == nil
 end
 
 -- Waits until nothing is left to do: true, or false when the deadline has come.
 -- A coroutine that waits keeps others off the connection.
 function await.settle(conn)
-  if state(conn).plain then return core.settle(conn) end
-  core.hold(conn, true)
-  local done = drive(conn)
-  core.hold(conn, false)
-  return done
+  local s = state(conn)
+  if s.plain then return core.settle(conn) end
+  return drive(conn, s.wait)
 end
 
 -- Sends one cancel request and sees it through: true, or nil and an error.

@@ -44,24 +44,21 @@ local function check_options(options, names)
   return options
 end
 
--- What is to be asked: a job for each { where, sql, ... }, arguments as conn:query takes them.
-local function read_item(item, i)
+-- The connection that an item names, if it does; raises where the item is wrong.
+local function read_where(item, i)
   if type(item) ~= "table" then core.misuse(("item %d must be a table {where, sql, ...}"):format(i)) end
   local where, sql = item[1], item[2]
-  local job = { item = item, i = i }
+  if type(sql) ~= "string" then core.misuse(("item %d: [2] must be SQL"):format(i)) end
+  if type(where) == "userdata" then return where end
   if pool.is_lease(where) then
-    job.conn = where.conn or core.misuse(("item %d: the connection has been given back to the pool"):format(i))
-  elseif pool.is_pool(where) then
-    job.pool = where
-  elseif type(where) == "userdata" then
-    job.conn = where
-    if where:status() == "closed" then core.misuse(("item %d: connection is closed"):format(i)) end
-  elseif type(where) == "string" or type(where) == "table" then
-    job.conninfo = where
-  else
+    return where.conn or core.misuse(("item %d: the connection has been given back to the pool"):format(i))
+  elseif type(where) ~= "string" and type(where) ~= "table" then
     core.misuse(("item %d: [1] must be a connection, a pool or a conninfo"):format(i))
   end
-  if type(sql) ~= "string" then core.misuse(("item %d: [2] must be SQL"):format(i)) end
+end
+
+-- What it asks: the number of its entries, and a table for conn:query where it has options.
+local function read_question(item)
   local n, options = item.n or 0, nil
   for key, value in pairs(item) do
     if type(key) == "number" then
@@ -71,40 +68,41 @@ local function read_item(item, i)
       options[key] = value
     end
   end
-  job.n = n
   if options then
     for k = 2, n do options[k - 1] = item[k] end
     options.n = n - 1
-    job.options = options
   end
-  return job
+  return n, options
 end
 
 -- The wait of the whole: the one that is named, else that of the first connection
 -- given, else whatever runs here.
-local function find_wait(jobs, options)
+local function find_wait(conn, options)
   local here = crew.here()
   if here then return here end
-  if options.wait == nil then
-    for _, job in ipairs(jobs) do
-      local how = job.conn and state(job.conn).wait
-      if how then return how end
-    end
-  end
+  if conn and options.wait == nil then return state(conn).wait end
   return connection.find_wait(options.wait)
 end
 
 local function new_run(list, options)
   if type(list) ~= "table" then core.misuse("bad argument 'list' (table expected, got " .. type(list) .. ")") end
-  local jobs = {}
-  for i, item in ipairs(list) do jobs[i] = read_item(item, i) end
-  local how = find_wait(jobs, options)
+  local lanes, first = {}, nil
+  for i, item in ipairs(list) do
+    local conn = read_where(item, i)
+    if conn and not lanes[conn] then
+      if conn:status() == "closed" then core.misuse(("item %d: connection is closed"):format(i)) end
+      lanes[conn] = { first = 1, last = 0 }
+      first = first or conn
+    end
+  end
+  local how = find_wait(first, options)
   local hands, err = crew.new(how)
   if not hands then return nil, err end
   return setmetatable({
-    jobs = jobs, options = options, crew = hands, how = how, deadline = options.timeout and now() + options.timeout,
-    limit = options.limit or math.huge, next = 1, active = 0, done = 0, lanes = {}, given = {},
-    results = { n = #jobs }, errors = {}, fresh = {}, first = 1,
+    list = list, n = #list, options = options, crew = hands, how = how,
+    deadline = options.timeout and now() + options.timeout, limit = options.limit or math.huge,
+    next = 1, active = 0, done = 0, lanes = lanes, given = {}, live = {},
+    results = { n = #list }, errors = {}, fresh = {}, first = 1,
   }, run)
 end
 
@@ -124,27 +122,32 @@ function run:give_back(conn)
   core.set_plain(conn, was.plain)
 end
 
--- The answer of a job, once.
-function run:finish(job, res, err)
-  if job.done then return end
-  job.done = true
-  self.done = self.done + 1
-  if err and job.why then
-    job.why.connection_lost = err.connection_lost
-    err = job.why
+-- The answer to item i, once.
+function run:finish(i, res, err)
+  if self.results[i] or self.errors[i] then return end
+  local done = self.done + 1
+  self.done, self.fresh[done] = done, i
+  if err then
+    self.errors[i] = err
+    self.failed = self.failed or i
+  else
+    self.results[i] = res
+    self.won = self.won or i
   end
-  self.results[job.i], self.errors[job.i] = res, err
-  self.fresh[self.done] = job
-  if err then self.failed = self.failed or job else self.won = self.won or job end
   local report = self.options.on_progress
-  if report then report(self.done, #self.jobs, job.item, res, err) end
+  if report then report(done, self.n, self.list[i], res, err) end
 end
 
-local function ask(conn, job)
-  if job.options then return conn:query(job.options) end
-  local item = job.item
-  if job.n == 2 then return conn:query(item[2]) end
-  return conn:query(unpack(item, 2, job.n))
+-- Whether nothing more is to begin.
+function run:is_decided()
+  return self.stopped or (self.first_wins and self.won)
+end
+
+local function ask(conn, item)
+  local n, options = read_question(item)
+  if options then return conn:query(options) end
+  if n == 2 then return conn:query(item[2]) end
+  return conn:query(unpack(item, 2, n))
 end
 
 -- A connection of the run's own.
@@ -152,62 +155,61 @@ local function ask_there(self, job)
   local options = {}
   for name, value in pairs(self.options.connect or {}) do options[name] = value end
   options.wait = self.crew.wait
-  local conn, err = connection.start(job.conninfo, options)
+  local conn, err = connection.start(job.item[1], options)
   if not conn then return nil, err end
   job.own = conn
   local open, res
   open, err = connection.open(conn)
-  if open then res, err = ask(conn, job) end
+  if open then res, err = ask(conn, job.item) end
   conn:close()
   job.own = nil
   return res, err
 end
 
 local function ask_pool(job)
+  local from = job.item[1]
   job.note = {}
-  local entry, err = pool.take(job.pool, job.pool.acquire_timeout, job.note)
+  local entry, err = pool.take(from, from.acquire_timeout, job.note)
   if not entry then return nil, err end
   local res
-  res, err = ask(entry.conn, job)
-  pool.give_back(job.pool, entry)
+  res, err = ask(entry.conn, job.item)
+  pool.give_back(from, entry)
   return res, err
 end
 
-local function ask_given(conn, job)
-  if conn:status() == "connecting" then
-    local open, err = connection.open(conn)
-    if not open then return nil, err end
+-- A hand's work: its item, and then those that wait in the lane of the same connection.
+local function work(self, job, lane)
+  local conn, unopened = job.conn, nil
+  if conn then
+    self:adopt(conn)
+    if conn:status() == "connecting" then unopened = select(2, connection.open(conn)) end
   end
-  return ask(conn, job)
-end
-
--- A hand's work: its job, and then what is in the same lane.
-local function work(self, job)
-  local first = job.conn
-  local lane = first and self.lanes[first]
-  if lane then self:adopt(first) end
-  repeat
+  while true do
     local res, err
-    if job.why then
-      err = job.why
-    elseif job.conn then
-      res, err = ask_given(job.conn, job)
-    elseif job.pool then
+    if job.why or unopened then
+      err = job.why or unopened
+    elseif conn then
+      res, err = ask(conn, job.item)
+    elseif pool.is_pool(job.item[1]) then
       res, err = ask_pool(job)
     else
       res, err = ask_there(self, job)
     end
-    self:finish(job, res, err)
-    job = nil
-    if lane and not self.stopped and not (self.first_wins and self.won) then
-      job = lane[lane.first]
-      lane.first = lane.first + 1
-      if job then job.hand = lane.hand end
+    if err and job.why then
+      job.why.connection_lost = err.connection_lost
+      err = job.why
     end
-  until not job
+    self:finish(job.i, res, err)
+    if not lane or lane.first > lane.last or self:is_decided() then break end
+    unopened = nil
+    job.i = lane[lane.first]
+    job.item = self.list[job.i]
+    lane.first = lane.first + 1
+  end
+  self.live[job] = nil
   if lane then
     lane.hand = nil
-    self:give_back(first)
+    self:give_back(conn)
   end
   self.active = self.active - 1
   self:start()
@@ -215,25 +217,21 @@ end
 
 -- Starts as many as may run.
 function run:start()
-  if self.stopped or (self.first_wins and self.won) then return end
-  while self.active < self.limit and self.jobs[self.next] do
-    local job = self.jobs[self.next]
-    self.next = self.next + 1
-    local lane = job.conn and self.lanes[job.conn]
-    if job.conn and not lane then
-      lane = { first = 1 }
-      self.lanes[job.conn] = lane
-    end
+  while self.next <= self.n and self.active < self.limit and not self:is_decided() do
+    local i = self.next
+    self.next = i + 1
+    local item = self.list[i]
+    local conn = read_where(item, i)
+    local lane = conn and self.lanes[conn]
     if lane and lane.hand then
-      lane[#lane + 1] = job
+      lane.last = lane.last + 1
+      lane[lane.last] = i
     else
+      local job = { i = i, item = item, conn = conn }
       self.active = self.active + 1
-      job.hand = self.crew:spawn(work, self, job)
-      if lane then
-        lane.hand = job.hand
-        for k = 1, #lane do lane[k] = nil end
-        lane.first = 1
-      end
+      job.hand = self.crew:spawn(work, self, job, lane)
+      self.live[job] = true
+      if lane then lane.hand = job.hand end
     end
   end
 end
@@ -241,22 +239,18 @@ end
 -- Calls one off that runs. What is a hand's alone ends at once; on a connection that
 -- was given the query is cancelled, for which the hand goes on.
 function run:call_off(job, why)
-  if job.done then return end
   job.why = why
-  if job.conn and job.hand then
-    if job.calling_off then return end
-    job.calling_off = true
+  if job.conn then
     core.set_deadline(job.conn, now())
     self.crew:rouse(job.hand)
     return
   end
-  if job.hand then
-    self.crew:dismiss(job.hand)
-    self.active = self.active - 1
-    if job.own then job.own:close() end
-    if job.note then pool.abandon(job.note) end
-  end
-  self:finish(job, nil, why)
+  self.live[job] = nil
+  self.active = self.active - 1
+  self.crew:dismiss(job.hand)
+  if job.own then job.own:close() end
+  if job.note then pool.abandon(job.note) end
+  self:finish(job.i, nil, why)
 end
 
 -- Calls off all that is not done, and waits until it is.
@@ -264,12 +258,13 @@ function run:stop(kind, message)
   if self.stopped then return end
   self.stopped = true
   if self.alarm then self.crew:dismiss(self.alarm) end
-  for _, job in ipairs(self.jobs) do
-    if job.hand and not job.done then self:call_off(job, core.failure(kind, message)) end
-  end
+  local live = {}
+  for job in pairs(self.live) do live[#live + 1] = job end
+  table.sort(live, function(a, b) return a.i < b.i end)
+  for _, job in ipairs(live) do self:call_off(job, core.failure(kind, message)) end
   self.crew:run()
-  for _, job in ipairs(self.jobs) do
-    if not job.done then self:finish(job, nil, core.failure(kind, message)) end
+  for i = 1, self.n do
+    if not (self.results[i] or self.errors[i]) then self:finish(i, nil, core.failure(kind, message)) end
   end
 end
 
@@ -322,7 +317,7 @@ function gather.gather(list, options)
   self:start()
   if options.on_error == "cancel" then
     self:advance(function() return self.failed end)
-    if self.failed and self.done < #self.jobs then self:stop("cancelled", "another query of the run failed") end
+    if self.failed and self.done < self.n then self:stop("cancelled", "another query of the run failed") end
   else
     self:advance()
   end
@@ -341,16 +336,16 @@ function gather.as_completed(list, options)
   if not (gather.can_protect or self.how.plain) then self:advance() end
   local function each()
     if self.closed then return nil end
-    if not self.fresh[self.first] and self.done < #self.jobs then self:advance(another) end
-    local job = self.fresh[self.first]
-    if not job then
+    if not self.fresh[self.first] and self.done < self.n then self:advance(another) end
+    local i = self.fresh[self.first]
+    if not i then
       self:close()
       return nil
     end
     self.fresh[self.first] = nil
     self.first = self.first + 1
-    if self.done == #self.jobs and not self.fresh[self.first] then self:close() end
-    return job.i, self.results[job.i], self.errors[job.i]
+    if self.done == self.n and not self.fresh[self.first] then self:close() end
+    return i, self.results[i], self.errors[i]
   end
   -- Leaving the loop early ends the run: by itself from Lua 5.4 on, else by each:close().
   local each_object = setmetatable({}, {
@@ -371,11 +366,11 @@ local GRACE = 1 -- the winner waits no longer for the losers to be cancelled
 local function best(self)
   self.first_wins = true
   self:start()
-  self:advance(function() return self.won or self.done == #self.jobs end)
-  if self.done < #self.jobs then self:stop("cancelled", "another answer came first") end
+  self:advance(function() return self.won or self.done == self.n end)
+  if self.done < self.n then self:stop("cancelled", "another answer came first") end
   self:close()
-  if self.won then return self.results[self.won.i], self.won.i end
-  return nil, self.failed and self.errors[self.failed.i] or core.failure("usage", "there is nobody to ask"),
+  if self.won then return self.results[self.won], self.won end
+  return nil, self.failed and self.errors[self.failed] or core.failure("usage", "there is nobody to ask"),
     self.errors
 end
 
@@ -400,7 +395,7 @@ function gather.hedge(list, options)
   local after = options.after or 0.05
   self.alarm = self.crew:spawn(function()
     local how = self.crew.wait
-    for _ = 2, #self.jobs do
+    for _ = 2, self.n do
       how.self()
       how.park(after)
       self.limit = self.limit + 1
