@@ -61,6 +61,8 @@ build = {
     ["dblink.named"] = "src/dblink/named.lua",
     ["dblink.notify"] = "src/dblink/notify.lua",
     ["dblink.pool"] = "src/dblink/pool.lua",
+    ["dblink.protect"] = "src/dblink/protect.lua",
+    ["dblink.transaction"] = "src/dblink/transaction.lua",
     ["dblink.wait.poll"] = "src/dblink/wait/poll.lua",
     -- end of modules
   },
