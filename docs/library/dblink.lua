@@ -138,9 +138,43 @@ function conn:query(sql, ...) end
 ---@return dblink.result[]? results
 ---@return dblink.error? err
 function conn:exec_all(sql) end
----@return table[] notices
+---@return dblink.error[] notices
 ---@return integer dropped
+---@return any failure of on_notice
 function conn:notices() end
+---@class dblink.transaction_options
+---@field isolation "serializable"|"repeatable read"|"read committed"|"read uncommitted"|nil
+---@field read_only boolean?
+---@field deferrable boolean?
+---@field retries integer?
+---@param fn fun(conn: dblink.connection): ...
+---@param options dblink.transaction_options?
+---@return any ... what fn returned, or nil and an error
+function conn:transaction(fn, options) end
+---@param channel string
+---@return true? done
+---@return dblink.error? err
+function conn:listen(channel) end
+---@param channel string?
+---@return true? done
+---@return dblink.error? err
+function conn:unlisten(channel) end
+---@param channel string
+---@param payload string?
+---@return true? sent
+---@return dblink.error? err
+function conn:notify(channel, payload) end
+---@param options {timeout: number?, limit: integer?}?
+---@return fun(): {channel: string, payload: string, pid: integer, dropped: integer?}?
+function conn:notifications(options) end
+---@param sql string|{[1]: string, timeout: number?}
+---@return dblink.writer? writer
+---@return dblink.error? err
+function conn:copy_in(sql) end
+---@param sql string|{[1]: string, timeout: number?}
+---@return dblink.reader? reader
+---@return dblink.error? err
+function conn:copy_out(sql) end
 ---@param s string
 ---@return string? literal
 ---@return dblink.error? err
@@ -153,6 +187,42 @@ function conn:escape_identifier(s) end
 ---@return string? text
 ---@return dblink.error? err
 function conn:escape_bytea(s) end
+
+---@class dblink.writer
+local writer = {}
+---@param s string
+---@return true? taken
+---@return dblink.error? err
+function writer:write(s) end
+---@param values any[]
+---@return true? taken
+---@return dblink.error? err
+function writer:row(values) end
+---@return dblink.result? result
+---@return dblink.error? err
+function writer:finish() end
+---@param why any
+---@return true? failed
+---@return dblink.error? err
+function writer:fail(why) end
+function writer:close() end
+
+---@class dblink.reader
+---@operator call: string?
+local reader = {}
+---@return string? line
+---@return dblink.error? err
+function reader:line() end
+---@return string? bytes
+---@return dblink.error? err
+function reader:read() end
+---@return any[]? row
+---@return dblink.error? err
+function reader:row() end
+---@param types (string|false)[]?
+---@return fun(): any[]?
+function reader:rows(types) end
+function reader:close() end
 
 ---@class dblink.result
 ---@field status string
