@@ -19,13 +19,14 @@ static int push_notification(lua_State *L, Conn *c)
     return 1;
 }
 
-/* The next one that has arrived; never waits. */
+/* The next one that has arrived; never waits.  What a coroutine waits for is its to
+ * read: the socket would stay silent. */
 static int conn_get_notify(lua_State *L)
 {
     Conn *c = dbl_conn(L, 1);
     if (c->pg && !c->notifications.first)
         dbl_notifications_take(&c->notifications, c->pg);
-    if (c->pg && !c->notifications.first && PQconsumeInput(c->pg))
+    if (c->pg && !c->held && !c->notifications.first && PQconsumeInput(c->pg))
         dbl_notifications_take(&c->notifications, c->pg);
     return push_notification(L, c);
 }

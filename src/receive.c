@@ -387,12 +387,13 @@ static int conn_take_last(lua_State *L)
 }
 
 /* Not busy means: get_result will not wait.  PQconsumeInput reads a buffer full;
- * a big result would take a call for each, so read while there is something. */
+ * a big result would take a call for each, so read while there is something.  But
+ * not what a coroutine waits for: its socket would stay silent. */
 static int conn_is_busy(lua_State *L)
 {
     Conn *c = dbl_conn(L, 1);
-    int need, most = 1000;
-    while ((need = dbl_step(c)) != 0 && !c->attempt && most-- > 0)
+    int need = 1, most = 1000;
+    while (!c->held && (need = dbl_step(c)) != 0 && !c->attempt && most-- > 0)
         if (dbl_block(PQsocket(c->pg), DBL_READ, 0) != 1)
             break;
     lua_pushboolean(L, need != 0);

@@ -248,14 +248,11 @@ end
 
 local verbs = {}
 
--- Raises where there is no place for a link of that name; conn, if any, is closed then.
-local function check_place(set, name, conn)
-  local there = set.unnamed
-  if name then there = set.links[name] end
-  if not there or not name and not there.telling and not core.is_held(there.conn) then return end
+-- Raises where the name is taken; conn, if any, is closed then.
+local function check_free(set, name, conn)
+  if not name or not set.links[name] then return end
   if conn then conn:close() end
-  if name then raise("42710", "duplicate connection name") end
-  raise_in_use(there)
+  raise("42710", "duplicate connection name")
 end
 
 function verbs.connect(set, ...)
@@ -265,9 +262,10 @@ function verbs.connect(set, ...)
   check_text(name, "connname")
   check_conninfo(conninfo, "connstr")
   if conninfo == nil or n > 1 and name == nil then return nil end
-  check_place(set, name)
+  check_free(set, name)
+  if not name and set.unnamed then check_not_telling(set.unnamed) end
   local link = open_link(set, name, conninfo)
-  check_place(set, name, link.conn) -- other coroutines may have run meanwhile
+  check_free(set, name, link.conn) -- other coroutines may have run meanwhile
   if name then
     set.links[name] = link
   else
@@ -283,7 +281,7 @@ function verbs.disconnect(set, ...)
   local name = ...
   check_text(name, "connname")
   if name == nil and select("#", ...) > 0 then return nil end
-  enter(find(set, name)).conn:close()
+  check_not_telling(find(set, name)).conn:close()
   if name then
     set.links[name] = nil
   else
