@@ -29,6 +29,7 @@ build = {
         "src/escape.c",
         "src/fail.c",
         "src/hooks.c",
+        "src/memory.c",
         "src/news.c",
         "src/notice.c",
         "src/notify.c",

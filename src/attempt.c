@@ -52,7 +52,7 @@ static int start(Attempt *a, const char *const *keywords, const char *const *val
 
 int dbl_attempt_start(Attempt *a, const char *const *keywords, const char *const *values)
 {
-    memset(a, 0, sizeof *a);
+    *a = (Attempt){.memory = a->memory};
     if (!start(a, keywords, values))
         return 0;
     if (PQstatus(a->pg) == CONNECTION_BAD)
@@ -116,11 +116,11 @@ static void complain(Attempt *a)
     host = host ? host : "";
     port = port ? port : "";
     size_t size = strlen(form) + strlen(was) + strlen(host) + strlen(port);
-    char *text = malloc(size);
+    char *text = dbl_alloc(a->memory, size);
     if (!text)
         return;
     snprintf(text, size, form, was, host, port);
-    free(a->earlier);
+    dbl_free(a->earlier);
     a->earlier = text;
 }
 
@@ -193,6 +193,6 @@ void dbl_attempt_free(Attempt *a)
         PQfinish(a->pg);
     if (a->options)
         PQconninfoFree(a->options);
-    free(a->earlier);
-    memset(a, 0, sizeof *a);
+    dbl_free(a->earlier);
+    *a = (Attempt){.memory = a->memory};
 }

@@ -9,9 +9,11 @@
 #ifndef DBL_ATTEMPT_H
 #define DBL_ATTEMPT_H
 
+#include "memory.h"
 #include "pq.h"
 
 typedef struct Attempt {
+    Memory memory;             /* set before it starts */
     PGconn *pg;                /* the try under way; whoever drives may take it at the end */
     PQconninfoOption *options; /* all that the try was made of; hosts go as they time out */
     char *earlier;             /* what the hosts that went had to say, or NULL */

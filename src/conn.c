@@ -10,7 +10,6 @@
 
 #include <math.h>
 #include <pthread.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -38,6 +37,7 @@ Conn *dbl_conn_new(lua_State *L)
     c->closed = 1;
     c->deadline = DBL_NEVER;
     c->hooks = dbl_hooks(L);
+    c->memory = c->notices.memory = c->notifications.memory = dbl_memory(L);
     pthread_once(&once, watch_forks);
     c->born = generation;
     luaL_getmetatable(L, DBL_CONN);
@@ -169,7 +169,7 @@ void dbl_conn_close(Conn *c)
     c->line = NULL;
     if (attempt) {
         dbl_attempt_free(attempt);
-        free(attempt);
+        dbl_free(attempt);
     }
     if (pg && c->borrowed) {
         give_back(c, pg);

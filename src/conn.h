@@ -8,6 +8,7 @@
 #include "block.h"
 #include "compat.h"
 #include "hooks.h"
+#include "memory.h"
 #include "notice.h"
 #include "pq.h"
 
@@ -43,6 +44,7 @@ typedef struct Conn {
     int line_size;    /* -1: there was the last one */
     unsigned copies;  /* how many were served: the number of the last one */
     Notes notices, notifications;
+    Memory memory;
     const dblink_hooks *hooks; /* of the host, or NULL */
     double deadline;           /* of the operation under way, or DBL_NEVER */
     unsigned born;             /* the fork generation it was opened in */

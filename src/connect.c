@@ -8,7 +8,6 @@
  */
 #include "connect.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 #include "conn.h"
@@ -140,11 +139,13 @@ static int begin(lua_State *L, Conn *c, Conninfo *info)
     if (!mentions(info, "fallback_application_name"))
         add(L, info, "fallback_application_name", "dblink");
     info->keywords[info->count] = info->values[info->count] = NULL;
-    c->attempt = calloc(1, sizeof *c->attempt);
+    c->attempt = dbl_alloc(c->memory, sizeof *c->attempt);
+    if (c->attempt)
+        *c->attempt = (Attempt){.memory = c->memory};
     if (!c->attempt || !dbl_attempt_start(c->attempt, info->keywords, info->values)) {
         if (c->attempt)
             dbl_attempt_free(c->attempt);
-        free(c->attempt);
+        dbl_free(c->attempt);
         c->attempt = NULL;
         return dbl_fail(L, DBL_MEMORY, "out of memory");
     }

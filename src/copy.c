@@ -12,7 +12,6 @@
  */
 #include "copy.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 #include "digits.h"
@@ -114,7 +113,7 @@ static int copy_gc(lua_State *L)
     Copy *w = lua_touserdata(L, 1);
     int left = is_serving(w);
     give_up(w);
-    free(w->data);
+    dbl_free(w->data);
     w->data = NULL;
     if (left && dbl_conn_is_ours(w->conn))
         dbl_step(w->conn); /* tells the server */
@@ -220,7 +219,7 @@ static int reserve(Copy *w, size_t more)
     if (more <= w->size - w->used)
         return 1;
     size_t size = w->used + more < PIECE ? PIECE : (w->used + more) * 2;
-    char *data = realloc(w->data, size);
+    char *data = dbl_realloc(w->conn->memory, w->data, size);
     if (!data)
         return 0;
     w->data = data;

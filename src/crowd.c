@@ -18,13 +18,14 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
-#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "block.h"
 #include "conn.h"
 #include "fail.h"
+#include "hooks.h"
+#include "memory.h"
 #include "receive.h"
 
 #if defined(__linux__) && !defined(DBL_NO_EPOLL)
@@ -40,6 +41,7 @@
 enum { AT_ONCE = 64 };
 
 typedef struct Crowd {
+    Memory memory;
     int gate;         /* the epoll descriptor; -1: closed, or there is none */
     int ready;        /* how many are in fds */
     int fds[AT_ONCE]; /* have an event that was not told yet */
@@ -64,7 +66,7 @@ static int crowd_set(Crowd *w, int fd, int need)
 {
     if (fd >= w->size) {
         int size = fd + fd / 2 + 64;
-        unsigned char *list = realloc(w->need, (size_t)size);
+        unsigned char *list = dbl_realloc(w->memory, w->need, (size_t)size);
         if (!list)
             return 0;
         memset(list + w->size, 0, (size_t)(size - w->size));
@@ -94,7 +96,7 @@ static void crowd_end(Crowd *w)
 {
     if (w->gate >= 0)
         close(w->gate);
-    free(w->need);
+    dbl_free(w->need);
 }
 
 static int crowd_look(Crowd *w, double deadline)
@@ -127,7 +129,7 @@ static int crowd_set(Crowd *w, int fd, int need)
     struct pollfd *p = find(w, fd);
     if (!p && w->count == w->size) {
         int size = w->size ? 2 * w->size : 32;
-        p = realloc(w->at, (size_t)size * sizeof *p);
+        p = dbl_realloc(w->memory, w->at, (size_t)size * sizeof *p);
         if (!p)
             return 0;
         w->at = p;
@@ -159,7 +161,7 @@ static int crowd_look(Crowd *w, double deadline)
 
 static void crowd_end(Crowd *w)
 {
-    free(w->at);
+    dbl_free(w->at);
 }
 
 #endif
@@ -173,7 +175,7 @@ static Crowd *check_crowd(lua_State *L)
 static int crowd_new(lua_State *L)
 {
     Crowd *w = dbl_newuserdata(L, sizeof *w);
-    *w = (Crowd){.gate = -1};
+    *w = (Crowd){.memory = dbl_memory(L), .gate = -1};
     luaL_getmetatable(L, CROWD);
     lua_setmetatable(L, -2);
     return crowd_start(w) ? 1 : dbl_fail(L, DBL_MEMORY, "no descriptor is left for an epoll set");
@@ -182,8 +184,9 @@ static int crowd_new(lua_State *L)
 static int crowd_close(lua_State *L)
 {
     Crowd *w = check_crowd(L);
+    dbl_forget(dbl_hooks(L), w->gate);
     crowd_end(w);
-    *w = (Crowd){.gate = -1};
+    *w = (Crowd){.memory = w->memory, .gate = -1};
     return 0;
 }
 
@@ -277,6 +280,7 @@ static int bell_new(lua_State *L)
 static int bell_close(lua_State *L)
 {
     Bell *b = luaL_checkudata(L, 1, BELL);
+    dbl_forget(dbl_hooks(L), b->fd[0]);
     for (int i = 0; i < 2; i++)
         if (b->fd[i] >= 0)
             close(b->fd[i]);

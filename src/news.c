@@ -5,7 +5,6 @@
  */
 #include "news.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 #include "fail.h"
@@ -19,7 +18,7 @@ void dbl_push_notice(lua_State *L, Notes *q)
             f++;
         dbl_set_field(L, f, text + 1);
     }
-    free(dbl_notes_take(q));
+    dbl_free(dbl_notes_take(q));
 }
 
 /* Where the queue was full the first one says so, for those who count. */
@@ -38,5 +37,5 @@ void dbl_push_notification(lua_State *L, Notes *q)
         lua_setfield(L, -2, "dropped");
         q->dropped = 0;
     }
-    free(dbl_notes_take(q));
+    dbl_free(dbl_notes_take(q));
 }

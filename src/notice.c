@@ -7,7 +7,6 @@
  */
 #include "notice.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 enum { MOST_BYTES = 4 << 20 };
@@ -24,7 +23,7 @@ static const char codes[] = {
 /* A new last one with room for that much text; NULL, and counted, where it has no place. */
 static Note *append(Notes *q, size_t size)
 {
-    Note *n = q->bytes + size < MOST_BYTES ? malloc(sizeof *n + size) : NULL;
+    Note *n = q->bytes + size < MOST_BYTES ? dbl_alloc(q->memory, sizeof *n + size) : NULL;
     if (!n) {
         q->dropped++;
         return NULL;
@@ -102,5 +101,5 @@ void dbl_notes_free(Notes *q)
 {
     Note *n;
     while ((n = dbl_notes_take(q)))
-        free(n);
+        dbl_free(n);
 }

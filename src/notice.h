@@ -10,6 +10,7 @@
 
 #include <stddef.h>
 
+#include "memory.h"
 #include "pq.h"
 
 typedef struct Note {
@@ -21,6 +22,7 @@ typedef struct Note {
 } Note;
 
 typedef struct Notes {
+    Memory memory;
     Note *first, *last;
     size_t bytes;
     int dropped; /* by a full queue or a full memory */
@@ -32,7 +34,7 @@ void dbl_notices_watch(Notes *q, PGconn *pg);
 /* Takes over the notifications that libpq has found in what it read. */
 void dbl_notifications_take(Notes *q, PGconn *pg);
 
-/* The oldest, no longer in the queue, for the caller to free; or NULL. */
+/* The oldest, no longer in the queue, for the caller to dbl_free; or NULL. */
 Note *dbl_notes_take(Notes *q);
 
 void dbl_notes_free(Notes *q);

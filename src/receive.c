@@ -8,7 +8,6 @@
  */
 #include "receive.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 #include "fail.h"
@@ -129,7 +128,7 @@ static int step_attempt(Conn *c)
         dbl_conn_adopt(c, a->pg);
         a->pg = NULL;
         dbl_attempt_free(a);
-        free(a);
+        dbl_free(a);
         c->attempt = NULL;
     }
     return 0;
