@@ -34,6 +34,7 @@ build = {
         "src/notice.c",
         "src/notify.c",
         "src/null.c",
+        "src/pair.c",
         "src/param.c",
         "src/receive.c",
         "src/request.c",
@@ -62,9 +63,12 @@ build = {
     ["dblink.named"] = "src/dblink/named.lua",
     ["dblink.notify"] = "src/dblink/notify.lua",
     ["dblink.pool"] = "src/dblink/pool.lua",
-    ["dblink.protect"] = "src/dblink/protect.lua",
-    ["dblink.transaction"] = "src/dblink/transaction.lua",
+    ["dblink.wait"] = "src/dblink/wait.lua",
+    ["dblink.wait.copas"] = "src/dblink/wait/copas.lua",
+    ["dblink.wait.cqueues"] = "src/dblink/wait/cqueues.lua",
+    ["dblink.wait.luv"] = "src/dblink/wait/luv.lua",
     ["dblink.wait.poll"] = "src/dblink/wait/poll.lua",
+    ["dblink.wait.selftest"] = "src/dblink/wait/selftest.lua",
     -- end of modules
   },
 }

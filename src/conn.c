@@ -72,7 +72,7 @@ int dbl_conn_is_ready(lua_State *L, Conn *c)
     else if (c->held == DBL_HELD_BY_HANDLER)
         dbl_fail(L, DBL_USAGE, "on_notice cannot use the connection that called it");
     else if (c->held)
-        dbl_fail(L, DBL_USAGE, "connection is in use: another coroutine waits for: %s", c->sql);
+        dbl_fail(L, DBL_USAGE, DBL_HELD, c->sql);
     else
         return 1;
     return 0;
@@ -146,19 +146,44 @@ static void give_back(Conn *c, PGconn *pg)
     c->borrowed = 0;
 }
 
-void dbl_conn_close(Conn *c)
+/* An event loop that still watches a closed descriptor stops, or watches whatever
+ * gets the number next.  Lua's forget may raise as it likes. */
+static void forget_socket(lua_State *L, int i, int fd)
 {
+    int top = lua_gettop(L);
+    if (fd < 0 || !lua_checkstack(L, 5))
+        return;
+    dbl_getuservalue(L, i);
+    if (lua_istable(L, -1))
+        lua_getfield(L, -1, "wait");
+    if (lua_istable(L, -1))
+        lua_getfield(L, -1, "forget");
+    if (lua_isfunction(L, -1)) {
+        lua_pushinteger(L, fd);
+        lua_pcall(L, 1, 0, 0);
+    }
+    lua_settop(L, top);
+}
+
+void dbl_conn_close(lua_State *L, int i)
+{
+    Conn *c = dbl_conn_any(L, i);
+    if (c->closed)
+        return;
+    int fd = PQsocket(c->attempt ? c->attempt->pg : c->pg);
+    if (c->hooks)
+        dbl_forget(c->hooks, fd);
+    else if (!c->plain && c->born == generation)
+        forget_socket(L, i, fd);
     PGconn *pg = c->pg;
     Attempt *attempt = c->attempt;
-    if (c->closed)
+    if (c->closed) /* by forget, perhaps */
         return;
     c->closed = 1;
     c->pg = NULL;
     c->attempt = NULL;
     c->copy = DBL_COPY_NONE;
-    dbl_forget(c->hooks, PQsocket(attempt ? attempt->pg : pg));
     if (c->born != generation) {
-        int fd = PQsocket(attempt ? attempt->pg : pg);
         if (fd >= 0 && !c->borrowed)
             close(fd);
         return;
@@ -208,7 +233,7 @@ static PGconn *any_pg(Conn *c)
 
 static int conn_close(lua_State *L)
 {
-    dbl_conn_close(dbl_conn_any(L, 1));
+    dbl_conn_close(L, 1);
     return 0;
 }
 

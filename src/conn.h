@@ -85,6 +85,9 @@ int dbl_conn_is_ready(lua_State *L, Conn *c);
 /* Open, and this process's: may be spoken on. */
 int dbl_conn_is_ours(const Conn *c);
 
+/* What it says then: a format for c->sql. */
+#define DBL_HELD "connection is in use: another coroutine waits for: %s"
+
 /* Whether its attempt to connect has come to a bad end. */
 int dbl_conn_failed(const Conn *c);
 
@@ -95,8 +98,9 @@ int dbl_conn_fail(lua_State *L, Conn *c);
  * end of file and says so to whoever asks next. */
 void dbl_conn_sever(Conn *c);
 
-/* Closes without waiting: what runs on the server is asked to stop. */
-void dbl_conn_close(Conn *c);
+/* Closes the connection at stack index i without waiting: what runs on the server
+ * is asked to stop, and the connection's wait to forget the socket. */
+void dbl_conn_close(lua_State *L, int i);
 
 /* It is open: takes the PGconn, of a good attempt or from a host. */
 void dbl_conn_adopt(Conn *c, PGconn *pg);

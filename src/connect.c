@@ -173,6 +173,8 @@ static int connect_start(lua_State *L)
 static int conn_reset_start(lua_State *L)
 {
     Conn *c = dbl_conn(L, 1);
+    if (c->held)
+        return dbl_fail(L, DBL_USAGE, DBL_HELD, c->sql);
     Conninfo info = {.count = 0};
     PQconninfoOption **box = new_box(L);
     *box = PQconninfo(c->pg ? c->pg : c->attempt->pg);
@@ -181,7 +183,7 @@ static int conn_reset_start(lua_State *L)
     for (PQconninfoOption *o = *box; o->keyword; o++)
         if (o->val)
             add(L, &info, o->keyword, o->val);
-    dbl_conn_close(c);
+    dbl_conn_close(L, 1);
     c->deadline = dbl_opt_deadline(L, 2);
     if (begin(L, c, &info))
         return 2;

@@ -17,6 +17,7 @@
 #include "hooks.h"
 #include "notify.h"
 #include "null.h"
+#include "pair.h"
 #include "receive.h"
 #include "result.h"
 #include "row.h"
@@ -238,6 +239,7 @@ int luaopen_dblink_core(lua_State *L)
         functions,          dbl_conn_functions,    dbl_connect_functions, dbl_result_functions,
         dbl_send_functions, dbl_receive_functions, dbl_cancel_functions,  dbl_escape_functions,
         dbl_copy_functions, dbl_notify_functions,  dbl_hooks_functions,   dbl_crowd_functions,
+        dbl_pair_functions,
     };
     dbl_fail_open(L);
     dbl_null_open(L);
@@ -248,6 +250,7 @@ int luaopen_dblink_core(lua_State *L)
     dbl_cancel_open(L);
     dbl_escape_open(L);
     dbl_crowd_open(L);
+    dbl_pair_open(L);
 
     lua_newtable(L);
     for (unsigned i = 0; i < sizeof rooms / sizeof rooms[0]; i++)

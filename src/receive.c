@@ -399,21 +399,17 @@ static int conn_is_busy(lua_State *L)
     return 1;
 }
 
-static int conn_step(lua_State *L)
-{
-    dbl_push_events(L, dbl_step(dbl_conn(L, 1)));
-    return 1;
-}
-
 /* core.turn(conn, waited): a step as Lua's loop needs it, all that it must know at
  * one stroke.  What to wait for, the descriptor, for how long at most, whether it
  * is being opened; nil when nothing is left to do, false when it was waited and
- * the deadline has come.  In between, the connection is held. */
+ * the deadline has come, or somebody has closed the connection.  In between, it
+ * is held. */
 static int conn_turn(lua_State *L)
 {
-    Conn *c = dbl_conn(L, 1);
+    int waited = lua_toboolean(L, 2);
+    Conn *c = waited ? dbl_conn_any(L, 1) : dbl_conn(L, 1);
     c->held = 0;
-    if (lua_toboolean(L, 2) && c->deadline < DBL_NEVER && dbl_now() >= c->deadline) {
+    if (waited && (c->closed || (c->deadline < DBL_NEVER && dbl_now() >= c->deadline))) {
         lua_pushboolean(L, 0);
         return 1;
     }
@@ -432,6 +428,15 @@ static int conn_turn(lua_State *L)
     }
     lua_pushboolean(L, c->attempt != NULL);
     return 4;
+}
+
+static int conn_step(lua_State *L)
+{
+    Conn *c = dbl_conn(L, 1);
+    if (c->held)
+        dbl_misuse(L, DBL_HELD, c->sql);
+    dbl_push_events(L, dbl_step(c));
+    return 1;
 }
 
 static int conn_settle(lua_State *L)

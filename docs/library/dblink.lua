@@ -34,9 +34,16 @@ local err = {}
 ---@return boolean
 function err:is(condition) end
 
+---@class dblink.wait
+---@field wait fun(fd: integer, events: "r"|"w"|"rw", seconds: number?): true?, "timeout"?
+---@field forget fun(fd: integer)
+---@field self (fun(): any)?
+---@field park (fun(seconds: number?): true?, "timeout"?)?
+---@field unpark fun(token: any)?
+
 ---@class dblink.options
 ---@field timeout number? seconds
----@field wait string|{wait: function, forget: function}|nil
+---@field wait "poll"|"cqueues"|"copas"|"luv"|dblink.wait|nil
 ---@field null any
 ---@field rows "row"|"array"|nil
 ---@field decode boolean?

@@ -69,7 +69,7 @@ function server.until_true(f, seconds)
     if value then return value end
     left = left - 1
     if left < 0 then error(("not true within %g seconds"):format(seconds or 5), 2) end
-    pacer = pacer or server.connect "application_name=spec_pacer"
+    pacer = pacer or server.connect("application_name=spec_pacer", { wait = "poll" })
     local ok, err = pacer:query "select pg_sleep(0.01)"
     if not ok then
       pacer:close()

@@ -38,8 +38,9 @@ local function drive(conn, how)
   return need == nil
 end
 
--- Waits until nothing is left to do: true, or false when the deadline has come.
--- A coroutine that waits keeps others off the connection.
+-- Waits until nothing is left to do: true, or false when the deadline has come,
+-- or another coroutine has closed the connection. A coroutine that waits keeps
+-- others off it in all else.
 function await.settle(conn)
   local s = state(conn)
   if s.plain then return core.settle(conn) end
@@ -74,14 +75,27 @@ function await.cancel(conn, deadline)
   return true
 end
 
+-- Whether a connection is still there that somebody has waited on: true, or nil and
+-- an error.
+function await.still(conn)
+  if conn:status() ~= "closed" then return true end
+  local err = core.failure("connection", "the connection was closed while a coroutine waited on it")
+  err.connection_lost = true
+  return nil, err
+end
+
 -- Stops whatever runs and leaves the connection idle, its results thrown away.
 -- Where that does not succeed within the grace time the connection is given up:
 -- nil and an error.
 function await.stop(conn)
   local last, pause = now() + (state(conn).grace or await.grace), FIRST_PAUSE
+  local there, gone = await.still(conn)
+  if not there then return nil, gone end
   core.drain(conn)
   while core.is_active(conn) do
     await.cancel(conn, last)
+    there, gone = await.still(conn)
+    if not there then return nil, gone end
     core.set_deadline(conn, math.min(now() + pause, last))
     if not await.settle(conn) and now() >= last then
       core.sever(conn)

@@ -7,6 +7,7 @@
 local core = require "dblink.core"
 local await = require "dblink.await"
 local crew = require "dblink.crew"
+local wait = require "dblink.wait"
 
 local state, now = core.state, core.now
 
@@ -57,11 +58,9 @@ function methods:exec_all(sql)
   local ok, err = self:send_query(sql)
   if not ok then return nil, err end
   local list = {}
-  local i, res, failure = next_result(self, 0) -- no for: its iterator could not yield on Lua 5.1
-  while i do
+  for i, res, failure in self:results() do
     list[i] = res
     err = err or failure
-    i, res, failure = next_result(self, i)
   end
   if err then return nil, err end
   return list
@@ -75,8 +74,6 @@ function methods:cancel(seconds)
 end
 
 function methods:reset(seconds)
-  local fd = self:getfd()
-  if fd then state(self).wait.forget(fd) end
   local ok, err = core.reset_start(self, seconds)
   if not ok then return nil, err end
   return connection.open(self)
@@ -85,13 +82,6 @@ end
 --- The notices that came since the last call, as error objects; how many had to be
 -- dropped; and what the option on_notice raised, if it did.
 methods.notices = core.take_notices
-
-local close = methods.close
-function methods:close()
-  local fd = self:getfd()
-  if fd then state(self).wait.forget(fd) end
-  close(self)
-end
 
 local OPTIONS = {
   wait = true, timeout = true, null = true, decode = true, rows = true, on_notice = true,
@@ -120,21 +110,9 @@ function connection.configure(conn, options, how)
   })
 end
 
--- What options.wait means: a name, a table {wait =, forget =}, or whatever loop
--- runs where this is called. Where a host lends its wait there is no other: a
--- script must not stop its loop. A hand of a crew waits as the crew wants it.
+-- What options.wait means; but a hand of a crew waits as the crew wants it.
 function connection.find_wait(given)
-  local host = crew.here() or core.host_wait()
-  if host then return host end
-  if type(given) == "table" then
-    if type(given.wait) ~= "function" or type(given.forget) ~= "function" then
-      core.misuse("option wait must be a name or a table {wait = f, forget = f}")
-    end
-    return given
-  elseif given == nil or given == "poll" then
-    return require "dblink.wait.poll"
-  end
-  core.misuse("option wait: no wait is named '" .. tostring(given) .. "'")
+  return crew.here() or wait.find(given)
 end
 
 -- Begins to connect: a connecting connection, or nil and an error.
@@ -155,8 +133,8 @@ end
 -- Waits until a connecting connection is open: the connection, or nil and an error.
 function connection.open(conn)
   if not await.settle(conn) then
-    local fd = conn:getfd()
-    if fd then state(conn).wait.forget(fd) end
+    local ok, err = await.still(conn)
+    if not ok then return nil, err end
     core.sever(conn)
     return nil, core.failure("timeout", "connecting took longer than its timeout")
   end

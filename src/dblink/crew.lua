@@ -8,7 +8,6 @@
 --
 -- To its hands a crew is a wait like any other (crew.wait), with the hooks to park.
 local core = require "dblink.core"
-local protect = require "dblink.protect"
 
 local now = core.now
 
@@ -60,6 +59,8 @@ local function make_wait(self)
   end
   function how.forget(fd)
     self.crowd:forget(fd)
+    local hand = self.by_fd[fd]
+    if hand then wake(self, hand, true) end
   end
   function how.self()
     self.running.permit = nil
@@ -94,7 +95,7 @@ end
 
 -- The crew whose hand is running here, as a wait; nil elsewhere.
 function crew.here()
-  local co = protect.running()
+  local co = coroutine.running()
   local own = co and home[co]
   return own and own.wait
 end
