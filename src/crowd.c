@@ -18,7 +18,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
-#include <string.h>
 #include <unistd.h>
 
 #include "block.h"
@@ -42,13 +41,11 @@ enum { AT_ONCE = 64 };
 
 typedef struct Crowd {
     Memory memory;
-    int gate;         /* the epoll descriptor; -1: closed, or there is none */
+    int gate; /* the epoll descriptor; -1: closed, or there is none */
+    int closed;
     int ready;        /* how many are in fds */
     int fds[AT_ONCE]; /* have an event that was not told yet */
-#if HAS_EPOLL
-    unsigned char *need; /* by descriptor: what it is watched for */
-    int size;
-#else
+#if !HAS_EPOLL
     struct pollfd *at; /* all that are watched */
     int count, size;
 #endif
@@ -64,39 +61,22 @@ static int crowd_start(Crowd *w)
 
 static int crowd_set(Crowd *w, int fd, int need)
 {
-    if (fd >= w->size) {
-        int size = fd + fd / 2 + 64;
-        unsigned char *list = dbl_realloc(w->memory, w->need, (size_t)size);
-        if (!list)
-            return 0;
-        memset(list + w->size, 0, (size_t)(size - w->size));
-        w->need = list;
-        w->size = size;
-    }
-    if (w->need[fd] == need)
-        return 1;
     struct epoll_event e = {.data.fd = fd};
     e.events = (need & DBL_READ ? EPOLLIN : 0u) | (need & DBL_WRITE ? EPOLLOUT : 0u);
-    if (epoll_ctl(w->gate, EPOLL_CTL_MOD, fd, &e) != 0 &&
-        (errno != ENOENT || epoll_ctl(w->gate, EPOLL_CTL_ADD, fd, &e) != 0))
-        return 0;
-    w->need[fd] = (unsigned char)need;
-    return 1;
+    return epoll_ctl(w->gate, EPOLL_CTL_MOD, fd, &e) == 0 ||
+           (errno == ENOENT && epoll_ctl(w->gate, EPOLL_CTL_ADD, fd, &e) == 0);
 }
 
 static void crowd_drop(Crowd *w, int fd)
 {
     struct epoll_event e = {0};
     epoll_ctl(w->gate, EPOLL_CTL_DEL, fd, &e);
-    if (fd < w->size)
-        w->need[fd] = 0;
 }
 
 static void crowd_end(Crowd *w)
 {
     if (w->gate >= 0)
         close(w->gate);
-    dbl_free(w->need);
 }
 
 static int crowd_look(Crowd *w, double deadline)
@@ -186,7 +166,7 @@ static int crowd_close(lua_State *L)
     Crowd *w = check_crowd(L);
     dbl_forget(dbl_hooks(L), w->gate);
     crowd_end(w);
-    *w = (Crowd){.memory = w->memory, .gate = -1};
+    *w = (Crowd){.memory = w->memory, .gate = -1, .closed = 1};
     return 0;
 }
 
@@ -203,7 +183,7 @@ static int crowd_watch(lua_State *L)
 {
     Crowd *w = check_crowd(L);
     int fd = (int)luaL_checkinteger(L, 2);
-    lua_pushboolean(L, fd >= 0 && crowd_set(w, fd, need_of(L, 3)));
+    lua_pushboolean(L, !w->closed && fd >= 0 && crowd_set(w, fd, need_of(L, 3)));
     return 1;
 }
 

@@ -10,6 +10,7 @@
 local core = require "dblink.core"
 
 local now = core.now
+local yield, resume_coroutine = coroutine.yield, coroutine.resume
 
 local crew = {}
 crew.__index = crew
@@ -41,8 +42,13 @@ local function set_deadline(self, hand, seconds)
 end
 
 local function sleep(hand)
-  coroutine.yield()
+  yield()
   return hand.value, hand.why
+end
+
+local function forget(self, fd)
+  self.watched[fd] = nil
+  self.crowd:forget(fd)
 end
 
 -- The wait of a crew's hands.
@@ -51,14 +57,17 @@ local function make_wait(self)
   function how.wait(fd, events, seconds)
     local hand = self.running
     if not hand then return self.outer.wait(fd, events, seconds) end
-    if not self.crowd:watch(fd, events) then return true end -- its user will learn why
+    if self.watched[fd] ~= events then
+      if not self.crowd:watch(fd, events) then return true end -- its user will learn why
+      self.watched[fd] = events
+    end
     hand.fd = fd
     self.by_fd[fd] = hand
     if seconds then set_deadline(self, hand, seconds) end
     return sleep(hand)
   end
   function how.forget(fd)
-    self.crowd:forget(fd)
+    forget(self, fd)
     local hand = self.by_fd[fd]
     if hand then wake(self, hand, true) end
   end
@@ -86,7 +95,7 @@ function crew.new(outer)
   local crowd, err = core.crowd()
   if not crowd then return nil, err end
   local self = setmetatable({
-    outer = outer, crowd = crowd, by_fd = {}, timed = {}, earliest = math.huge,
+    outer = outer, crowd = crowd, by_fd = {}, watched = {}, timed = {}, earliest = math.huge,
     ready = {}, first = 1, last = 0, alive = 0,
   }, crew)
   self.wait = make_wait(self)
@@ -102,7 +111,12 @@ end
 
 -- A new hand, which begins at the next turn.
 function crew:spawn(f, ...)
-  local hand = { co = coroutine.create(f), n = select("#", ...), ... }
+  local hand = {}
+  hand.co = coroutine.create(function(...)
+    f(...)
+    hand.over = true
+  end)
+  hand.args = { n = select("#", ...), ... }
   home[hand.co] = self
   self.alive = self.alive + 1
   wake(self, hand)
@@ -115,10 +129,10 @@ function crew:dismiss(hand)
   local fd = hand.fd
   if fd then
     self.by_fd[fd] = nil
-    self.crowd:forget(fd)
+    forget(self, fd)
   end
   self.timed[hand] = nil
-  hand.fd, hand.over = nil, true
+  hand.fd, hand.over, hand.dismissed = nil, true, true
   self.alive = self.alive - 1
 end
 
@@ -130,23 +144,19 @@ end
 local unpack = table.unpack or unpack
 
 local function resume(self, hand)
+  local args, ok, err = hand.args
   self.running = hand
-  local ok, err
-  if hand.n then
-    local n = hand.n
-    hand.n = nil
-    ok, err = coroutine.resume(hand.co, unpack(hand, 1, n))
+  if args then
+    hand.args = nil
+    ok, err = resume_coroutine(hand.co, unpack(args, 1, args.n))
   else
-    ok, err = coroutine.resume(hand.co)
+    ok, err = resume_coroutine(hand.co)
   end
   self.running = nil
-  if not ok or coroutine.status(hand.co) == "dead" then
-    if not hand.over then
-      hand.over = true
-      self.alive = self.alive - 1
-    end
-    if not ok then error(err, 0) end
-  end
+  if ok and not hand.over then return end
+  if not hand.dismissed then self.alive = self.alive - 1 end
+  hand.over = true
+  if not ok then error(err, 0) end
 end
 
 local function run_ready(self)
@@ -208,7 +218,7 @@ local function look(self, deadline)
   end
   while fd do
     local hand = self.by_fd[fd]
-    if hand then wake(self, hand, true) else crowd:forget(fd) end
+    if hand then wake(self, hand, true) else forget(self, fd) end
     fd = crowd:more()
   end
 end

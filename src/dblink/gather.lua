@@ -144,9 +144,9 @@ function run:is_decided()
 end
 
 local function ask(conn, item)
+  if next(item) == 1 and next(item, 1) == 2 and next(item, 2) == nil then return conn:query(item[2]) end
   local n, options = read_question(item)
   if options then return conn:query(options) end
-  if n == 2 then return conn:query(item[2]) end
   return conn:query(unpack(item, 2, n))
 end
 
@@ -221,7 +221,8 @@ function run:start()
     local i = self.next
     self.next = i + 1
     local item = self.list[i]
-    local conn = read_where(item, i)
+    local conn = item[1]
+    if type(conn) ~= "userdata" then conn = read_where(item, i) end
     local lane = conn and self.lanes[conn]
     if lane and lane.hand then
       lane.last = lane.last + 1
