@@ -7,6 +7,7 @@ local pool = require "dblink.pool"
 
 require "dblink.copy"
 require "dblink.notify"
+require "dblink.transaction"
 
 local dblink = {
   _VERSION = core.version,

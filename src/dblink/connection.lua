@@ -58,9 +58,11 @@ function methods:exec_all(sql)
   local ok, err = self:send_query(sql)
   if not ok then return nil, err end
   local list = {}
-  for i, res, failure in self:results() do
+  local i, res, failure = next_result(self, 0) -- no for: its iterator could not yield on Lua 5.1
+  while i do
     list[i] = res
     err = err or failure
+    i, res, failure = next_result(self, i)
   end
   if err then return nil, err end
   return list

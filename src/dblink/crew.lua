@@ -8,6 +8,7 @@
 --
 -- To its hands a crew is a wait like any other (crew.wait), with the hooks to park.
 local core = require "dblink.core"
+local protect = require "dblink.protect"
 
 local now = core.now
 local yield, resume_coroutine = coroutine.yield, coroutine.resume
@@ -104,7 +105,7 @@ end
 
 -- The crew whose hand is running here, as a wait; nil elsewhere.
 function crew.here()
-  local co = coroutine.running()
+  local co = protect.running()
   local own = co and home[co]
   return own and own.wait
 end

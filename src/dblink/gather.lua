@@ -8,6 +8,7 @@
 local core = require "dblink.core"
 local connection = require "dblink.connection"
 local crew = require "dblink.crew"
+local protect = require "dblink.protect"
 local pool = require "dblink.pool"
 
 local now, state = core.now, core.state
@@ -290,25 +291,15 @@ function run:go(enough)
   return self.crew:run(self.deadline, enough)
 end
 
--- Ctrl-C, a misuse in some item, an error in on_progress: in a plain script all that
--- can be caught, elsewhere where the Lua can yield inside of pcall.
+-- Ctrl-C, a misuse in some item, an error in on_progress: nothing goes on then.
 function run:advance(enough)
-  local ok, in_time = true
-  if self.how.plain or gather.can_protect then
-    ok, in_time = pcall(self.go, self, enough)
-  else
-    in_time = self:go(enough)
-  end
+  local ok, in_time = protect.pcall(self.go, self, enough)
   if not ok then self:abort(in_time) end
   if not in_time then
     self.late = true
     self:stop("timeout", "the run took longer than its timeout")
   end
 end
-
-local probe = coroutine.create(function() pcall(coroutine.yield) end)
-coroutine.resume(probe)
-gather.can_protect = coroutine.status(probe) == "suspended"
 
 --- Asks all at once: the results in the order of the list, and the errors beside them.
 function gather.gather(list, options)
@@ -334,7 +325,7 @@ function gather.as_completed(list, options)
   self:start()
   local function another() return self.fresh[self.first] end
   -- In Lua 5.1 a loop's iterator cannot yield: all the waiting is done before the loop
-  if not (gather.can_protect or self.how.plain) then self:advance() end
+  if not (protect.native or self.how.plain) then self:advance() end
   local function each()
     if self.closed then return nil end
     if not self.fresh[self.first] and self.done < self.n then self:advance(another) end

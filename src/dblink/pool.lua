@@ -15,6 +15,7 @@ local core = require "dblink.core"
 local await = require "dblink.await"
 local connection = require "dblink.connection"
 local crew = require "dblink.crew"
+local protect = require "dblink.protect"
 
 local now, state, methods = core.now, core.state, core.methods
 
@@ -563,11 +564,6 @@ function Pool:query(sql, ...)
   return res, err
 end
 
--- In Lua 5.1 nothing can yield inside of pcall.
-local probe = coroutine.create(function() pcall(coroutine.yield) end)
-coroutine.resume(probe)
-local can_protect = coroutine.status(probe) == "suspended"
-
 local function finish(lease, ok, ...)
   lease:release()
   if not ok then error((...), 0) end
@@ -575,14 +571,12 @@ local function finish(lease, ok, ...)
 end
 
 --- Calls f(conn, ...) with a borrowed connection and gives back what f returns. The
--- connection goes back whatever happens. (In Lua 5.1 under a wait that yields, an
--- error in f leaves it to the collector.)
+-- connection goes back whatever happens.
 function Pool:with(f, ...)
   if type(f) ~= "function" then core.misuse "bad argument 'f' to with (function expected)" end
   local lease, err = self:acquire()
   if not lease then return nil, err end
-  if can_protect or state(lease.conn).plain then return finish(lease, pcall(f, lease, ...)) end
-  return finish(lease, true, f(lease, ...))
+  return finish(lease, protect.pcall(f, lease, ...))
 end
 
 --- conn:transaction(f, options) on a borrowed connection.

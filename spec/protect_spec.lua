@@ -1,0 +1,51 @@
+local protect = require "dblink.protect"
+
+describe("a protected call", function()
+  local function pack(...) return { n = select("#", ...), ... } end
+
+  it("gives what pcall gives", function()
+    assert.same({ true, 1, nil, n = 3 }, pack(protect.pcall(function(...) return ... end, 1, nil)))
+    local err = {}
+    assert.same({ false, err, n = 2 }, pack(protect.pcall(error, err)))
+    local co = coroutine.wrap(function()
+      assert.same({ true, 1, nil, n = 3 }, pack(protect.pcall(function(...) return ... end, 1, nil)))
+      assert.same({ false, err, n = 2 }, pack(protect.pcall(error, err)))
+      return "done"
+    end)
+    assert.equal("done", co())
+  end)
+
+  it("can be yielded across, however deep", function()
+    local co = coroutine.wrap(function(...)
+      return protect.pcall(function(...)
+        local fine, got = protect.pcall(function(...)
+          local got = pack(coroutine.yield(...))
+          error(got)
+        end, ...)
+        assert.is_false(fine)
+        return coroutine.yield(got[1], nil)
+      end, ...)
+    end)
+    assert.same({ 1, nil, n = 2 }, pack(co(1, nil)))
+    assert.same({ "in", nil, n = 2 }, pack(co("in", "more")))
+    assert.same({ true, "out", nil, n = 3 }, pack(co("out", nil)))
+  end)
+
+  it("knows which coroutine will be resumed", function()
+    local co, seen
+    co = coroutine.create(function()
+      protect.pcall(function()
+        protect.pcall(function()
+          seen = protect.running()
+          coroutine.yield()
+        end)
+      end)
+    end)
+    coroutine.resume(co)
+    assert.equal(co, seen)
+    assert.equal("suspended", coroutine.status(co))
+    coroutine.resume(co)
+    assert.equal("dead", coroutine.status(co))
+    assert.equal(coroutine.running(), protect.running())
+  end)
+end)
