@@ -198,6 +198,16 @@ describe("dblink.pool", function()
     assert.equal(1, pool:query "select 1"(1, 1))
   end)
 
+  it("leaves a connection alone that is lent again, when its last lease is collected", function()
+    new { max = 1 }
+    assert(pool:acquire()):release()
+    local lease = assert(pool:acquire())
+    collectgarbage()
+    collectgarbage()
+    assert.equal(1, assert(lease:query "select 1")(1, 1))
+    lease:release()
+  end)
+
   it("serves in order, and loses nothing: 1,000 coroutines on 10 connections", function()
     new { max = 10 }
     assert(pool:fill(10))

@@ -521,7 +521,7 @@ local function make_lease(self, entry)
   local lease = setmetatable({ conn = entry.conn, entry = entry, pool = self }, Lease)
   if newproxy then
     local proxy = newproxy(true)
-    getmetatable(proxy).__gc = function() leak(self, entry) end
+    getmetatable(proxy).__gc = function() Lease.__gc(lease) end
     lease.proxy = proxy
   end
   return lease
