@@ -21,6 +21,18 @@ describe("a C program", function()
     assert.is_true(best <= 1.1, output)
   end)
 
+  it("gives the Lua rooms all the globals that they read", function()
+    local file, given = assert(io.open "src/host.c"), { require = true, package = true }
+    for list in file:read "*a":gmatch "static const char %*const %l+%[%] = (%b{})" do
+      for name in list:gmatch '"([%w_]+)"' do given[name] = true end
+    end
+    file:close()
+    local command = "find src -name '*.lua' ! -path '*/wait/*' | xargs -n 1 luac5.4 -l -l -p | grep TABUP"
+    for name in host.sh(command):gmatch '_ENV "([%w_]+)"' do
+      assert.is_true(given[name], name .. " is not in src/host.c")
+    end
+  end)
+
   it("finds header and archive by pkg-config", function()
     local root = host.sh "mktemp -d":gsub("\n", "")
     host.sh(("make -s install-static LUA=%s BUILD=%s PREFIX=%s"):format(

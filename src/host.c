@@ -28,9 +28,9 @@ extern const Source dbl_sources[]; /* ended by a module of NULL */
 
 /* What of the globals our Lua rooms see: functions, and libraries. */
 static const char *const functions[] = {
-    "_VERSION", "assert",   "error",  "getmetatable", "ipairs", "next",         "pairs",
-    "pcall",    "rawequal", "rawget", "rawset",       "select", "setmetatable", "tonumber",
-    "tostring", "type",     "unpack", "xpcall",       NULL,
+    "_VERSION", "assert",   "error",    "getmetatable", "ipairs", "newproxy", "next",
+    "pairs",    "pcall",    "rawequal", "rawget",       "rawset", "select",   "setmetatable",
+    "tonumber", "tostring", "type",     "unpack",       "xpcall", NULL,
 };
 static const char *const libraries[] = {"coroutine", "math", "string", "table", NULL};
 

@@ -25,12 +25,15 @@ static const char *conninfo;
 typedef struct Host {
     size_t used;
     int waits, forgets;
+    int refuse; /* 1: every allocation is refused, n: from the n-th on but one; 0: none */
 } Host;
 
 static void *allocate(void *data, void *p, size_t old, size_t size)
 {
     Host *h = data;
     void *q = NULL;
+    if (size > (p ? old : 0) && h->refuse > 0 && (h->refuse == 1 || --h->refuse == 1))
+        return NULL;
     if (size == 0)
         free(p);
     else if (!(q = realloc(p, size)))
@@ -213,6 +216,47 @@ static void pushing(void)
     CHECK(h.used == 0);
 }
 
+static void ignore(void *data, const char *message)
+{
+    (void)data;
+    (void)message;
+}
+
+/* Wherever memory ends, nothing is lost, and the connection goes on. */
+static void refusals(void)
+{
+    PGconn *mine = open_pg();
+    PQsetNoticeProcessor(mine, ignore, NULL);
+    for (int n = 2, done = 0; !done; n++) {
+        Host h = {0};
+        lua_State *L = open_state(&h);
+        push(L, mine, DBLINK_BORROW);
+        run(L, 1,
+            "return function(conn)\n"
+            "local res = conn:query('select $1::int as a, $2::text as b, null as c', 1, 'x')\n"
+            "local row, list = res and res[1], {}\n"
+            "for r in (res and res:rows() or next), {} do list[#list + 1] = r end\n"
+            "local none, err = conn:query 'select nonsense'\n"
+            "local ok = conn:send_query \"do $$begin raise notice 'hello'; end$$\"\n"
+            "while ok and conn:get_result() do end\n"
+            "return tostring(err), #conn:notices()\n"
+            "end");
+        lua_pushvalue(L, 1);
+        h.refuse = n;
+        int status = lua_pcall(L, 1, 0, 0);
+        done = h.refuse > 1;
+        h.refuse = 0;
+        CHECK(!done || status == 0);
+        lua_close(L);
+        CHECK(h.used == 0);
+        PGresult *res;
+        while ((res = PQgetResult(mine)) != NULL)
+            PQclear(res);
+        CHECK(PQstatus(mine) == CONNECTION_OK);
+    }
+    PQfinish(mine);
+}
+
 int main(int argc, char **argv)
 {
     conninfo = argc > 1 ? argv[1] : "";
@@ -220,6 +264,7 @@ int main(int argc, char **argv)
     blame();
     hooks();
     pushing();
+    refusals();
     printf("all is well\n");
     return 0;
 }
