@@ -26,7 +26,7 @@ WARN = -Wall -Wextra -Wpedantic -Wshadow -Wstrict-prototypes -Wmissing-prototype
 override LDFLAGS += -shared -Wl,-z,nodelete
 SANITIZE = -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined
 
-C_FILES   = $(wildcard src/*.c src/*.h examples/*/*.c examples/*/*.h)
+C_FILES   = $(wildcard src/*.c src/*.h examples/*/*.c examples/*/*.h bench/*.c)
 LUA_FILES = $(wildcard src/*.lua src/*/*.lua src/*/*/*.lua)
 PG        = spec/support/pg run
 AGAIN     = $(MAKE) --no-print-directory
@@ -114,8 +114,15 @@ rock: setup.build setup.rock
 	  done || exit 1; \
 	done
 
-bench: setup.build setup.server build
-	@for l in $(LUAS); do echo "== $$l"; $(call LUA_ENV,$$l) $(PG) $$l bench/run.lua || exit 1; done
+build/limit: bench/limit.c
+	@mkdir -p $(@D)
+	$(CC) -O2 -Wall -Wextra $$(pkg-config --cflags libpq) -o $@ $< $$(pkg-config --libs libpq)
+
+# See bench/run.lua for BENCH, ROUNDS and N.
+BENCH_LUAS = $(if $(filter file default,$(origin LUA)),lua5.4,$(LUAS))
+bench: setup.build setup.server build/limit
+	@$(AGAIN) -s build LUA="$(BENCH_LUAS)"
+	@for l in $(BENCH_LUAS); do echo "== $$l"; $(call LUA_ENV,$$l) $(PG) $$l bench/run.lua $$l || exit 1; done
 
 install: build
 	@for l in $(LUAS); do v=$${l#lua}; [ $$l != luajit ] || v=5.1; d="$(DESTDIR)$(PREFIX)"; \

@@ -207,15 +207,13 @@ static int no_memory(lua_State *L)
     return dbl_fail(L, DBL_MEMORY, "out of memory");
 }
 
-/* Room for that much more; 0 where there is none. */
-static int reserve(Copy *w, size_t more)
+static int grow(Copy *w, size_t more)
 {
-    if (w->from > 0) {
+    if (w->from > 0)
         memmove(w->data, w->data + w->from, w->used - w->from);
-        w->used -= w->from;
-        w->whole -= w->from;
-        w->from = 0;
-    }
+    w->used -= w->from;
+    w->whole -= w->from;
+    w->from = 0;
     if (more <= w->size - w->used)
         return 1;
     size_t size = w->used + more < PIECE ? PIECE : (w->used + more) * 2;
@@ -225,6 +223,12 @@ static int reserve(Copy *w, size_t more)
     w->data = data;
     w->size = size;
     return 1;
+}
+
+/* Room for that much more; 0 where there is none. */
+static int reserve(Copy *w, size_t more)
+{
+    return (w->from == 0 && more <= w->size - w->used) || grow(w, more);
 }
 
 /* One message.  0 with nil and an error pushed, and the COPY given up. */
@@ -282,24 +286,30 @@ static int copy_write(lua_State *L)
     return take(L, w, s + size - (size_t)left, (size_t)left);
 }
 
-/* What COPY would take for something else, and the letter that it takes for it. */
+/* What COPY would take for something else, and the letter that it takes for it; it
+ * takes none for a NUL. */
 static const char escapes[256] = {
-    ['\b'] = 'b', ['\t'] = 't', ['\n'] = 'n',  ['\v'] = 'v',
-    ['\f'] = 'f', ['\r'] = 'r', ['\\'] = '\\',
+    ['\0'] = '0', ['\b'] = 'b', ['\t'] = 't', ['\n'] = 'n',
+    ['\v'] = 'v', ['\f'] = 'f', ['\r'] = 'r', ['\\'] = '\\',
 };
 
 /* Writes the string with its escapes; NULL where a NUL is in it. */
 static char *escape(char *to, const char *s, size_t size)
 {
-    for (const char *end = s + size; s < end; s++) {
-        char letter = escapes[(unsigned char)*s];
-        if (letter)
-            *to++ = '\\';
-        *to++ = letter ? letter : *s;
+    const char *end = s + size;
+    for (;;) {
+        const char *from = s;
+        while (s < end && !escapes[(unsigned char)*s])
+            s++;
+        memcpy(to, from, (size_t)(s - from));
+        to += s - from;
+        if (s == end)
+            return to;
         if (!*s)
             return NULL;
+        *to++ = '\\';
+        *to++ = escapes[(unsigned char)*s++];
     }
-    return to;
 }
 
 /* A bytea, its backslash escaped. */
@@ -315,17 +325,19 @@ static char *write_hex(char *to, const char *s, size_t size)
     return to;
 }
 
-/* Appends the plain value at index 3 as the field of that column; 0 without memory. */
-static int encode(lua_State *L, Copy *w, int column, int bytes)
+/* Appends the value on the top as the field of that column; 0 without memory. */
+static int encode(lua_State *L, Copy *w, int column)
 {
     size_t size = DBL_DIGITS;
-    const char *s = lua_type(L, 3) == LUA_TSTRING ? lua_tolstring(L, 3, &size) : NULL;
+    int top = lua_gettop(L), bytes = dbl_param_plain(L, top, "column ", column);
+    int type = lua_type(L, top);
+    const char *s = type == LUA_TSTRING ? lua_tolstring(L, top, &size) : NULL;
     if (!reserve(w, 2 * size + 5))
         return 0;
     char *to = w->data + w->used;
     if (column > 1)
         *to++ = '\t';
-    switch (lua_type(L, 3)) {
+    switch (type) {
     case LUA_TSTRING:
         to = bytes ? write_hex(to, s, size) : escape(to, s, size);
         if (!to)
@@ -333,11 +345,11 @@ static int encode(lua_State *L, Copy *w, int column, int bytes)
                 L, "column %d: a string with a NUL byte; write dblink.bytea(s) for bytes", column);
         break;
     case LUA_TNUMBER:
-        to += dbl_isinteger(L, 3) ? dbl_write_integer(to, lua_tointeger(L, 3))
-                                  : dbl_write_number(to, lua_tonumber(L, 3));
+        to += dbl_isinteger(L, top) ? dbl_write_integer(to, lua_tointeger(L, top))
+                                    : dbl_write_number(to, lua_tonumber(L, top));
         break;
     case LUA_TBOOLEAN:
-        *to++ = lua_toboolean(L, 3) ? 't' : 'f';
+        *to++ = lua_toboolean(L, top) ? 't' : 'f';
         break;
     default:
         *to++ = '\\';
@@ -347,19 +359,17 @@ static int encode(lua_State *L, Copy *w, int column, int bytes)
     return 1;
 }
 
-static void check_row(lua_State *L, const Copy *w)
+/* Whether the row ends where the COPY's columns do; one that has an n says so, for
+ * NULLs at the end. */
+static void check_length(lua_State *L, const Copy *w)
 {
-    if (lua_type(L, 2) != LUA_TTABLE)
-        dbl_misuse(L, "bad argument 'row' (table expected, got %s)", luaL_typename(L, 2));
-    if (w->binary)
-        dbl_misuse(L, "a COPY in binary format takes no rows: write(s) takes its bytes");
-    lua_settop(L, 2);
-    lua_rawgeti(L, 2, w->columns + 1);
-    lua_pushliteral(L, "n");
-    lua_rawget(L, 2);
-    if (!lua_isnil(L, 3) || (!lua_isnil(L, 4) && lua_tonumber(L, 4) != w->columns))
-        dbl_misuse(L, "bad argument 'row' (the COPY has %d columns)", w->columns);
-    lua_settop(L, 2);
+    int n = w->columns;
+    lua_rawgeti(L, 2, n + 1);
+    if (lua_isnil(L, -1) && !lua_isnil(L, -2))
+        return;
+    lua_getfield(L, 2, "n");
+    if (!lua_isnil(L, -2) || (!lua_isnil(L, -1) && lua_tonumber(L, -1) != n))
+        dbl_misuse(L, "bad argument 'row' (the COPY has %d columns)", n);
 }
 
 /* core.copy_row(writer, row), which ends as copy_write does. */
@@ -368,13 +378,17 @@ static int copy_row(lua_State *L)
     Copy *w = serving(L, WRITER);
     if (!w)
         return 2;
-    check_row(L, w);
+    if (lua_type(L, 2) != LUA_TTABLE)
+        dbl_misuse(L, "bad argument 'row' (table expected, got %s)", luaL_typename(L, 2));
+    if (w->binary)
+        dbl_misuse(L, "a COPY in binary format takes no rows: write(s) takes its bytes");
+    luaL_checkstack(L, w->columns + 8, "too many columns");
     for (int i = 1; i <= w->columns; i++) {
         lua_rawgeti(L, 2, i);
-        if (!encode(L, w, i, dbl_param_plain(L, 3, "column ", i)))
+        if (!encode(L, w, i))
             return no_memory(L);
-        lua_settop(L, 2);
     }
+    check_length(L, w);
     if (!reserve(w, 1))
         return no_memory(L);
     w->data[w->used++] = '\n';
