@@ -6,7 +6,7 @@ local server = require "support.server"
 
 if not server.own then return end
 
-describe("with four clusters", function()
+describe("with four clusters #heavy", function()
   local names, infos = { "many1", "many2", "many3", "many4" }, {}
   setup(function()
     for i, name in ipairs(names) do

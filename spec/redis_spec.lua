@@ -4,7 +4,7 @@ local host = require "support.host"
 -- Debian's LuaJIT has no archive that a shared library can hold, and Redis has an allocator of its own.
 local possible = server.own and host.lua ~= "luajit" and not host.sanitized
 
-describe("a module of Redis 7 #redis", function()
+describe("a module of Redis 7 #redis #heavy", function()
   if not possible then
     pending("runs Lua scripts that query (needs Lua 5.1 to 5.4, a server of ours, no sanitizers)")
     return
