@@ -1,5 +1,6 @@
 local dblink = require "dblink"
 local core = require "dblink.core"
+local loops = require "support.loops"
 local server = require "support.server"
 
 -- A wait that yields to the loop below, which knows nothing but descriptors.
@@ -358,4 +359,39 @@ describe("dblink.wait_any", function()
     assert.is_true(found)
     assert.is_true(noticed)
   end)
+end)
+
+describe("under each loop", function()
+  for _, loop in ipairs(loops) do
+    it("many at once and a shared pool work under " .. loop.name, function()
+      if loop.missing then return pending(loop.missing) end
+      local options = { wait = loop.wait }
+      local pool = dblink.pool { server.conninfo, max = 3, wait = loop.wait }
+      local seen, served = {}, 0
+      local users = {}
+      for i = 1, loop.spawn and 20 or 0 do
+        users[i] = function()
+          local res = assert(pool:query("select $1::int from pg_sleep(0.002)", i))
+          served = served + (res(1, 1) == i and 1 or 0)
+          if served == 20 then pool:close() end
+        end
+      end
+      loop.run(function()
+        local conn = assert(dblink.connect(server.conninfo, options))
+        local results, errors = dblink.gather({
+          { conn, "select 1 from pg_sleep(0.02)" }, { server.conninfo, "select 2" }, { conn, "select 1/0" },
+        }, options)
+        seen = { results[1](1, 1), results[2](1, 1), errors[3].sqlstate }
+        local res, which = dblink.hedge({ { conn, "select pg_sleep(60)" }, { server.conninfo, "select 5" } },
+          { wait = loop.wait, after = 0.01 })
+        seen[4], seen[5] = res(1, 1), which
+        conn:send_query "select pg_sleep(0.02)"
+        seen[6] = dblink.wait_any({ conn }, 5)[1] == conn
+        conn:close()
+      end, (table.unpack or unpack)(users))
+      assert.same({ 1, 2, "22012", 5, 2, true }, seen)
+      assert.equal(#users, served)
+      pool:close()
+    end)
+  end
 end)

@@ -31,8 +31,12 @@ if not protect.native then
   end
 
   function protect.running()
-    local co = coroutine.running()
-    while outer[co] do co = outer[co] end
+    local co, coxpcall = coroutine.running(), package.loaded.coxpcall
+    local around = co
+    while around do
+      co, around = around, outer[around] or coxpcall and coxpcall.running(around)
+      if around == co then break end
+    end
     return co
   end
 end

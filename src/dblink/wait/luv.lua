@@ -3,6 +3,7 @@
 -- One poll handle for each descriptor, kept until it is forgotten: libuv wants
 -- it closed before the descriptor is. A refused connect comes as an error of the
 -- handle; that counts as ready, and whoever uses the socket meets it.
+local protect = require "dblink.protect"
 local uv = require "luv"
 
 local LONGEST = 2 ^ 31 -- seconds
@@ -33,7 +34,7 @@ local function wait(fd, events, seconds)
     watch = new_watch(fd)
     watches[fd] = watch
   end
-  watch.co = coroutine.running()
+  watch.co = protect.running()
   watch.poll:start(events, watch.ready)
   if seconds then
     uv.update_time()
