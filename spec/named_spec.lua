@@ -142,6 +142,15 @@ describe("named links", function()
       assert.is_nil(set.get_connections())
     end)
 
+    it("what was sent to the server, to the last byte, though nobody asks for it", function()
+      local table_name = server.name "sent"
+      set.exec("c", ("create table %s(a int)"):format(table_name))
+      assert.equal(1, set.send_query("c", ("insert into %s values (1) /* %s */"):format(table_name, ("x"):rep(8e6))))
+      set.disconnect "c"
+      server.until_true(function() return assert(admin:query("select count(*) from " .. table_name))(1, 1) == 1 end)
+      admin:query("drop table " .. table_name)
+    end)
+
     it("big results, which is_busy reads as they arrive", function()
       set.send_query("c", "select repeat('x', 1000) from generate_series(1, 5000)")
       server.until_true(function() return set.is_busy "c" == 0 end)
@@ -446,6 +455,7 @@ describe("named links", function()
       misused("'sql' %(string expected, got number%)", set.dblink, "c", 5)
       misused("'sql' %(string expected, got table%)", set.exec, {})
       misused("'sql' %(no value%)", set.open, "cur")
+      misused("'connname' %(string expected, got table%)", set.open, {}, "cur", "select 1")
       misused("'howmany' %(number expected, got string%)", set.fetch, "c", "cur", "5")
       misused("'howmany' %(an int4 expected, got 2.5%)", set.fetch, "c", "cur", 2.5)
       misused("'howmany' %(an int4 expected", set.fetch, "c", "cur", 2 ^ 31)

@@ -47,6 +47,17 @@ function await.settle(conn)
   return drive(conn, s.wait)
 end
 
+-- Waits until all of a query is sent, and reads nothing where it is already.
+function await.flush(conn)
+  local need = conn:events()
+  core.hold(conn, not state(conn).plain)
+  while need == "rw" do
+    state(conn).wait.wait(conn:getfd(), need)
+    need = conn:step()
+  end
+  core.hold(conn, false)
+end
+
 -- Sends one cancel request and sees it through: true, or nil and an error.
 -- While one is under way, or after one that was not seen through, it may still
 -- hit whatever runs later: state(conn).cancelling.

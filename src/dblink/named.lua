@@ -11,6 +11,7 @@
 -- since. Whether that transaction and those cursors are still there, close() asks
 -- the server: a COMMIT, a ROLLBACK TO or a CLOSE may have come by any other way.
 local core = require "dblink.core"
+local await = require "dblink.await"
 local connection = require "dblink.connection"
 
 local misuse = core.misuse
@@ -64,7 +65,7 @@ local function raise_internal(link, what)
   local message = what .. ": " .. link.conn:error_message()
   local lost = link.conn:status() == "bad"
   leave(link)
-  raise("XX000", message, { connection_lost = lost })
+  raise("XX000", message, { kind = lost and "connection", connection_lost = lost })
 end
 
 local function give_notice(link, err)
@@ -142,6 +143,10 @@ end
 
 local CHECKS = { howmany = check_integer }
 
+-- What the verbs want besides a link; the first is content with a conninfo for one.
+local SQL, CURSOR = { "sql", conninfo = true }, { "cursorname" }
+local CURSOR_SQL, CURSOR_HOWMANY = { "cursorname", "sql" }, { "cursorname", "howmany" }
+
 local function check_given(n, at, name)
   if n < at then bad_argument(name, "no value") end
 end
@@ -154,7 +159,7 @@ local function read(wanted, ...)
   local unnamed = n <= last or type(given[last + 1]) == "boolean"
     or wanted[last] == "howmany" and type(given[last]) == "number"
   local before = unnamed and 0 or 1
-  if not unnamed then check_conninfo(given[1], "connname") end
+  if not unnamed then (wanted.conninfo and check_conninfo or check_text)(given[1], "connname") end
   local complete, values = unnamed or given[1] ~= nil, {}
   for i, what in ipairs(wanted) do
     local value = given[before + i]
@@ -204,7 +209,8 @@ end
 local function open_link(set, name, conninfo)
   local conn, err = connection.connect(conninfo, set.options)
   if not conn then
-    raise("08001", "could not establish connection", { detail = err.message, connection_lost = err.connection_lost })
+    raise("08001", "could not establish connection",
+      { kind = err.kind, detail = err.message, connection_lost = err.connection_lost })
   end
   core.let_run(conn)
   return { set = set, name = name, conn = conn }
@@ -298,7 +304,7 @@ function verbs.get_connections(set)
 end
 
 function verbs.dblink(set, ...)
-  local complete, name, fail, sql = read({ "sql" }, ...)
+  local complete, name, fail, sql = read(SQL, ...)
   if not complete then return nil end
   local link = find_or_open(set, name)
   local res, err, unsent = run(link, sql)
@@ -311,7 +317,7 @@ function verbs.dblink(set, ...)
 end
 
 function verbs.exec(set, ...)
-  local complete, name, fail, sql = read({ "sql" }, ...)
+  local complete, name, fail, sql = read(SQL, ...)
   if not complete then return nil end
   local link = find_or_open(set, name)
   local res, err = run(link, sql)
@@ -331,7 +337,10 @@ function verbs.send_query(set, ...)
   check_text(sql, "sql")
   if name == nil or sql == nil then return nil end
   local link = enter(find(set, name))
-  if link.conn:send_query(sql) then return 1 end
+  if link.conn:send_query(sql) then
+    await.flush(link.conn) -- it has been sent, though nobody may ever ask again
+    return 1
+  end
   local notice = new_error("00000", "could not send query: " .. link.conn:error_message(), {
     severity = "NOTICE",
     connection_lost = link.conn:status() == "bad",
@@ -411,7 +420,7 @@ local function fold(name)
 end
 
 function verbs.open(set, ...)
-  local complete, name, fail, cursor, sql = read({ "cursorname", "sql" }, ...)
+  local complete, name, fail, cursor, sql = read(CURSOR_SQL, ...)
   if not complete then return nil end
   local link = enter(find(set, name))
   if link.conn:transaction_status() == "idle" then
@@ -430,7 +439,7 @@ function verbs.open(set, ...)
 end
 
 function verbs.fetch(set, ...)
-  local complete, name, fail, cursor, howmany = read({ "cursorname", "howmany" }, ...)
+  local complete, name, fail, cursor, howmany = read(CURSOR_HOWMANY, ...)
   if not complete then return nil end
   local link = enter(find(set, name))
   local res, err = run(link, ("FETCH %d FROM %s"):format(howmany, cursor))
@@ -461,7 +470,7 @@ local function is_last(link)
 end
 
 function verbs.close(set, ...)
-  local complete, name, fail, cursor = read({ "cursorname" }, ...)
+  local complete, name, fail, cursor = read(CURSOR, ...)
   if not complete then return nil end
   local link = enter(find(set, name))
   local res, err = run(link, "CLOSE " .. cursor)
