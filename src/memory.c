@@ -2,8 +2,8 @@
 
 typedef struct Head {
     Memory memory;
-    size_t size;         /* with this head */
-    long double block[]; /* aligned for anything */
+    size_t size;    /* with this head */
+    double block[]; /* aligned as the blocks of LuaJIT are, to 8 bytes */
 } Head;
 
 static Head *head_of(void *block)
