@@ -329,7 +329,7 @@ static char *write_hex(char *to, const char *s, size_t size)
 static int encode(lua_State *L, Copy *w, int column)
 {
     size_t size = DBL_DIGITS;
-    int top = lua_gettop(L), bytes = dbl_param_plain(L, top, "column ", column);
+    int top = lua_gettop(L), bytes = dbl_param_plain(L, top, "column ", column, NULL);
     int type = lua_type(L, top);
     const char *s = type == LUA_TSTRING ? lua_tolstring(L, top, &size) : NULL;
     if (!reserve(w, 2 * size + 5))

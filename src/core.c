@@ -15,13 +15,16 @@
 #include "escape.h"
 #include "fail.h"
 #include "hooks.h"
+#include "literal.h"
 #include "notify.h"
 #include "null.h"
 #include "pair.h"
 #include "receive.h"
+#include "render.h"
 #include "result.h"
 #include "row.h"
 #include "send.h"
+#include "text.h"
 
 #define VERSION "0.1.0"
 
@@ -115,6 +118,13 @@ static int let_run(lua_State *L)
     return 0;
 }
 
+/* core.use_codecs(conn): from now on its state has `codecs`. */
+static int use_codecs(lua_State *L)
+{
+    dbl_conn_any(L, 1)->habits |= DBL_READ_CODECS;
+    return 0;
+}
+
 /* core.is_held(conn), core.hold(conn, bool): whether some coroutine waits on it. */
 static int is_held(lua_State *L)
 {
@@ -190,6 +200,7 @@ static const luaL_Reg functions[] = {
     {"on_interrupt", on_interrupt},
     {"state",        state       },
     {"configure",    configure   },
+    {"use_codecs",   use_codecs  },
     {"let_run",      let_run     },
     {"is_held",      is_held     },
     {"hold",         hold        },
@@ -239,14 +250,16 @@ int luaopen_dblink_core(lua_State *L)
         functions,          dbl_conn_functions,    dbl_connect_functions, dbl_result_functions,
         dbl_send_functions, dbl_receive_functions, dbl_cancel_functions,  dbl_escape_functions,
         dbl_copy_functions, dbl_notify_functions,  dbl_hooks_functions,   dbl_crowd_functions,
-        dbl_pair_functions,
+        dbl_pair_functions, dbl_literal_functions,
     };
     dbl_fail_open(L);
     dbl_null_open(L);
+    dbl_text_open(L);
     dbl_conn_open(L);
     dbl_connect_open(L);
     dbl_result_open(L);
     dbl_row_open(L);
+    dbl_render_open(L);
     dbl_cancel_open(L);
     dbl_escape_open(L);
     dbl_crowd_open(L);

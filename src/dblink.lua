@@ -4,6 +4,7 @@ local core = require "dblink.core"
 local connection = require "dblink.connection"
 local gather = require "dblink.gather"
 local pool = require "dblink.pool"
+local values = require "dblink.values"
 
 require "dblink.copy"
 require "dblink.notify"
@@ -14,6 +15,9 @@ local dblink = {
   libpq_version = core.libpq_version,
   features = core.features,
   null = core.null,
+  array = values.array,
+  json = values.json,
+  bytea = values.bytea,
   --- Seconds on a clock that no one sets.
   now = core.now,
   unescape_bytea = core.unescape_bytea,
@@ -60,15 +64,6 @@ end
 function dblink.assert(value, err, ...)
   if value == nil or value == false then error(err or "assertion failed!", 0) end
   return value, err, ...
-end
-
--- A parameter whose metatable tells C how to send it, see param.c.
-local Bytea = { __name = "dblink.bytea", dblink_bytes = function(self) return self[1] end }
-
---- A parameter that is sent as the bytes of a bytea.
-function dblink.bytea(s)
-  if type(s) ~= "string" then core.misuse("bad argument 's' to bytea (string expected, got " .. type(s) .. ")") end
-  return setmetatable({ s }, Bytea)
 end
 
 return dblink

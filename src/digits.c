@@ -87,3 +87,15 @@ int dbl_write_number(char *to, double n)
     }
     return settle_point(to);
 }
+
+int dbl_write_single(char *to, float n)
+{
+    if (isnan(n) || isinf(n))
+        return dbl_write_number(to, n);
+    for (int digits = 6; digits <= 9; digits++) {
+        snprintf(to, DBL_DIGITS, "%.*g", digits, n);
+        if (strtof(to, NULL) == n)
+            break;
+    }
+    return settle_point(to);
+}

@@ -3,8 +3,9 @@
  *
  * string, number, boolean, nil; and what Lua code marked: dblink.null,
  * dblink.bytea(s), dblink.json(t), dblink.array(t).  A marked value is a table
- * whose metatable has `dblink_text` or `dblink_bytes`: a function that gives
- * the string to send.  A bare table is an error, not a guess.
+ * whose metatable has `dblink_text` or `dblink_bytes`: a function that gives the
+ * string to send (of text: or nil, and the OID of its type, if that is known).  A
+ * bare table is an error, not a guess.
  */
 #include "param.h"
 
@@ -38,15 +39,21 @@ static const char *check_text(lua_State *L, int i, int position, int *length)
     return s;
 }
 
-static int convert(lua_State *L, int i, const char *what, int position)
+/* A marked value: what its metatable says replaces it. */
+static int convert(lua_State *L, int i, const char *what, int position, Oid *type)
 {
     static const char *const fields[] = {"dblink_text", "dblink_bytes"};
     for (int k = 0; k < 2; k++) {
         if (!luaL_getmetafield(L, i, fields[k]))
             continue;
         lua_pushvalue(L, i);
-        lua_call(L, 1, 1);
-        if (lua_type(L, -1) != LUA_TSTRING)
+        lua_call(L, 1, 2);
+        if (type && lua_type(L, -1) == LUA_TNUMBER)
+            *type = (Oid)lua_tonumber(L, -1);
+        lua_pop(L, 1);
+        int got = lua_type(L, -1);
+        if (got != LUA_TSTRING &&
+            (k == 1 || got == LUA_TNONE || got > LUA_TNUMBER || got == LUA_TLIGHTUSERDATA))
             dbl_misuse(L, "%s%d: its conversion gave no string", what, position);
         lua_replace(L, i);
         return k;
@@ -55,7 +62,24 @@ static int convert(lua_State *L, int i, const char *what, int position)
                       what, position, luaL_typename(L, i));
 }
 
-int dbl_param_plain(lua_State *L, int i, const char *what, int position)
+/* An int64_t or uint64_t of LuaJIT, which prints itself as digits and "LL" or "ULL". */
+static int is_int64(lua_State *L, int i)
+{
+    size_t size, digits;
+    if (lua_type(L, i) <= LUA_TTHREAD)
+        return 0;
+    const char *s = dbl_tolstring(L, i, &size);
+    digits = strspn(s, "-0123456789");
+    int is = digits > 0 && (strcmp(s + digits, "LL") == 0 || strcmp(s + digits, "ULL") == 0);
+    if (is) {
+        lua_pushlstring(L, s, digits);
+        lua_replace(L, i);
+    }
+    lua_pop(L, 1);
+    return is;
+}
+
+int dbl_param_plain(lua_State *L, int i, const char *what, int position, Oid *type)
 {
     switch (lua_type(L, i)) {
     case LUA_TNIL:
@@ -64,16 +88,18 @@ int dbl_param_plain(lua_State *L, int i, const char *what, int position)
     case LUA_TSTRING:
         return 0;
     case LUA_TTABLE:
-        return convert(L, i, what, position);
+        return convert(L, i, what, position, type);
     case LUA_TUSERDATA:
         if (!dbl_is_null(L, i))
-            return convert(L, i, what, position);
+            return convert(L, i, what, position, type);
         break;
     case LUA_TLIGHTUSERDATA: /* ngx.null, cjson.null */
         if (!lua_touserdata(L, i))
             break;
         /* fall through */
     default:
+        if (is_int64(L, i))
+            return 0;
         dbl_misuse(L, "%s%d: a %s cannot be sent", what, position, luaL_typename(L, i));
     }
     lua_pushnil(L);
@@ -100,9 +126,12 @@ void dbl_params(lua_State *L, int first, int count, Params *p)
     p->formats = s.formats;
     p->types = NULL;
     for (int k = 0; k < count; k++) {
-        int i = first + k, bytes = dbl_param_plain(L, i, "parameter $", k + 1);
+        Oid type = 0;
+        int i = first + k, bytes = dbl_param_plain(L, i, "parameter $", k + 1, &type);
         s.formats[k] = 0;
-        s.types[k] = 0;
+        s.types[k] = type;
+        if (type)
+            p->types = s.types;
         switch (lua_type(L, i)) {
         case LUA_TBOOLEAN:
             s.values[k] = lua_toboolean(L, i) ? "t" : "f";

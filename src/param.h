@@ -27,7 +27,8 @@ void dbl_params(lua_State *L, int first, int count, Params *p);
 
 /* Makes the value at i a plain one, string, number, boolean or nil: a marked value
  * becomes its string, dblink.null and its like become nil.  1 where the string is the
- * bytes of a bytea, else 0.  Raises for what cannot be sent, as "what position: ...". */
-int dbl_param_plain(lua_State *L, int i, const char *what, int position);
+ * bytes of a bytea, else 0.  type, if there: where the OID of a mark's type goes.
+ * Raises for what cannot be sent, as "what position: ...". */
+int dbl_param_plain(lua_State *L, int i, const char *what, int position, Oid *type);
 
 #endif

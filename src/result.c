@@ -36,6 +36,19 @@ int dbl_unreadable(lua_State *L, const Type *type, const char *s, size_t size)
     return 0;
 }
 
+int dbl_column_error(lua_State *L, const Column *c)
+{
+    if (c->decode == dbl_unreadable || (c->binary && c->codec))
+        dbl_push_error(L, DBL_UNSUPPORTED,
+                       "column \"%s\" has a type (OID %d) that cannot be read in binary: "
+                       "cast it, give it a codec, or ask for text",
+                       c->name, (int)c->oid);
+    else
+        dbl_push_error(L, DBL_CONNECTION, "the server sent a malformed %s in column \"%s\"",
+                       c->type->name, c->name);
+    return lua_error(L);
+}
+
 static int has(lua_State *L, int table, const char *key)
 {
     lua_getfield(L, table, key);

@@ -43,7 +43,6 @@ typedef struct Result {
     unsigned char status; /* ExecStatusType */
     unsigned char reading;
     unsigned char cleared;
-    unsigned char shadows; /* some columns share a name */
     const char *command;
     const Cell *cells; /* of a small one */
     Column column[];
@@ -56,6 +55,9 @@ Result *dbl_result_push(lua_State *L, PGresult **pg, int reading, int uservalue)
 
 /* The decoder of columns whose type cannot be read in binary: 0, always. */
 Decoder dbl_unreadable;
+
+/* Raises the error of a value in this column that cannot be read. */
+int dbl_column_error(lua_State *L, const Column *c);
 
 /* Whether all columns of a description (a result, of PQsendDescribePrepared say) can be
  * asked for in binary and then give the same values as in text, in the session as it

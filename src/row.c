@@ -53,19 +53,6 @@ static void convert(lua_State *L, int f, int array)
     }
 }
 
-static int cannot_read(lua_State *L, const Column *c)
-{
-    if (c->decode == dbl_unreadable)
-        dbl_push_error(L, DBL_UNSUPPORTED,
-                       "column \"%s\" has a type (OID %d) that cannot be read in binary: "
-                       "cast it, give it a codec, or ask for text",
-                       c->name, (int)c->oid);
-    else
-        dbl_push_error(L, DBL_CONNECTION, "the server sent a malformed %s in column \"%s\"",
-                       c->type->name, c->name);
-    return lua_error(L);
-}
-
 static void push_cell(lua_State *L, const Result *r, int result, Cell cell, int column)
 {
     const Column *c = &r->column[column];
@@ -77,7 +64,7 @@ static void push_cell(lua_State *L, const Result *r, int result, Cell cell, int 
         return;
     }
     if (!c->decode(L, c->type, cell.value, (size_t)cell.size))
-        cannot_read(L, c);
+        dbl_column_error(L, c);
     if (c->codec) {
         push_special(L, result, NULL, column + 1);
         lua_insert(L, -2); /* function, value */

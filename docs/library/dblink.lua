@@ -46,6 +46,10 @@ function err:is(condition) end
 ---@field wait "poll"|"cqueues"|"copas"|"luv"|dblink.wait|nil
 ---@field null any
 ---@field rows "row"|"array"|nil
+---@field int8 "cdata"|nil
+---@field numeric "number"|nil
+---@field json {decode: fun(text: string): any}?
+---@field codecs table?
 ---@field decode boolean?
 
 ---@param conninfo string|table
@@ -77,6 +81,13 @@ function dblink.assert(value, err, ...) end
 ---@param s string
 ---@return any parameter
 function dblink.bytea(s) end
+---@param t table
+---@param type string|integer|dblink.codec|nil
+---@return any parameter
+function dblink.array(t, type) end
+---@param value any
+---@return any parameter
+function dblink.json(value) end
 
 ---@param s string
 ---@return string bytes
@@ -141,6 +152,19 @@ function conn:get_notify() end
 ---@return dblink.result? result
 ---@return dblink.error? err
 function conn:query(sql, ...) end
+---@param sql string|table
+---@return string? json
+---@return dblink.error? err
+function conn:json(sql, ...) end
+---@class dblink.codec
+---@field oid integer
+---@field array integer?
+---@operator call(any): any
+---@param type string|integer
+---@param codec {decode: (fun(text: string): any)?, decode_binary: (fun(bytes: string): any)?, encode: (fun(value: any): string)?}?
+---@return dblink.codec? codec
+---@return dblink.error? err
+function conn:codec(type, codec) end
 ---@param sql string
 ---@return dblink.result[]? results
 ---@return dblink.error? err
@@ -247,6 +271,12 @@ function res:rows(shape) end
 function res:column(column) end
 ---@return table[]
 function res:columns() end
+---@param shape "row"|"array"|nil
+---@return string
+function res:json(shape) end
+---@param options {header: boolean?, delimiter: string?, null: string?}?
+---@return string
+function res:csv(options) end
 function res:clear() end
 
 ---@class dblink.run_options

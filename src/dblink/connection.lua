@@ -6,6 +6,7 @@
 -- or that the deadline has come.
 local core = require "dblink.core"
 local await = require "dblink.await"
+local codec = require "dblink.codec"
 local crew = require "dblink.crew"
 local wait = require "dblink.wait"
 
@@ -40,6 +41,15 @@ function methods:get_result(seconds)
   local res, err = core.get_result(self, seconds)
   if res == false then res, err = finish(self, core.take_next) end
   return res, err
+end
+
+--- A query's result as JSON, or nil and an error.
+function methods:json(...)
+  local res, err = self:query(...)
+  if not res then return nil, err end
+  local text = res:json()
+  res:clear()
+  return text
 end
 
 methods.try_result = core.try_result
@@ -87,6 +97,7 @@ methods.notices = core.take_notices
 
 local OPTIONS = {
   wait = true, timeout = true, null = true, decode = true, rows = true, on_notice = true,
+  int8 = true, numeric = true, json = true, codecs = true,
 }
 
 -- Gives a new connection its wait and its habits.
@@ -103,12 +114,15 @@ function connection.configure(conn, options, how)
   end
   s.wait, s.plain = how, how.plain
   s.null, s.on_notice = options.null, options.on_notice
+  codec.configure(conn, options)
   core.configure(conn, {
     plain = how.plain,
     tells = options.on_notice ~= nil,
     raw = options.decode == false,
     null = options.null ~= nil,
     array = options.rows == "array",
+    number = options.numeric == "number",
+    codecs = s.codecs ~= nil,
   })
 end
 

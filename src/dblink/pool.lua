@@ -34,7 +34,10 @@ local DEFAULTS = {
 }
 local OPTIONS = { reset = true, configure = true, conninfo = true }
 local NUMBERS = { max = true, min = true, acquire_timeout = true, idle = true, lifetime = true, max_waiting = true }
-local HABITS = { wait = true, null = true, decode = true, rows = true, on_notice = true, codecs = true }
+local HABITS = {
+  wait = true, null = true, decode = true, rows = true, on_notice = true, codecs = true, int8 = true, numeric = true,
+  json = true,
+}
 
 local function check_number(name, value, least)
   if type(value) ~= "number" or value < least then

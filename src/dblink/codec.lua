@@ -1,0 +1,143 @@
+-- Codecs: how a connection reads and writes types that C does not know, or not so.
+--
+-- A connection's state has `codecs`, by OID: what result.c asks for each column.
+-- An entry is {decode = f(text), decode_binary = f(bytes), convert = f(value),
+-- array = it is an array of such, textual = its binary form is its text}.
+local core = require "dblink.core"
+
+local state, methods = core.state, core.methods
+
+local codec = {}
+
+local function habits(conn)
+  local s = state(conn)
+  if not s.codecs then
+    s.codecs = {}
+    core.use_codecs(conn)
+  end
+  return s.codecs
+end
+
+-- int8 = "cdata": what C gives, a number or digits, becomes an int64_t.
+local function to_int64()
+  local found, ffi = pcall(require, "ffi")
+  if not found then core.misuse 'option int8: "cdata" is there on LuaJIT alone' end
+  local int64 = ffi.typeof "int64_t"
+  return function(value)
+    if type(value) == "number" then return int64(value) end
+    local negative = value:sub(1, 1) == "-"
+    local n = int64(0)
+    for digit in value:gmatch "%d" do n = n * 10 - tonumber(digit) end -- there is one more below zero
+    return negative and n or -n
+  end
+end
+
+-- What conn:codec returns: called with a value it makes a parameter of it.
+local Codec = { __name = "dblink.codec" }
+
+function Codec:__call(value)
+  if not self.encode then core.misuse "this codec has no encode" end
+  return setmetatable({ value }, self.mark)
+end
+
+local function new_codec(oid, array, functions)
+  local encode = functions.encode
+  return setmetatable({
+    oid = oid, array = array, encode = encode,
+    mark = {
+      __name = "dblink.value",
+      dblink_text = function(self)
+        if self[1] == nil or self[1] == core.null then return nil, oid end
+        return encode(self[1]), oid
+      end,
+    },
+  }, Codec)
+end
+
+local function check(functions)
+  functions = functions or {}
+  if type(functions) ~= "table" then core.misuse "codec must be a table {decode = f, encode = f}" end
+  for _, name in ipairs { "decode", "decode_binary", "encode" } do
+    local f = functions[name]
+    if f ~= nil and type(f) ~= "function" then core.misuse("codec." .. name .. " must be a function") end
+  end
+  return functions
+end
+
+-- to_regtype takes what may stand behind :: in SQL, and is nil for what is no type.
+local LOOK_UP = [[select t.oid, t.typarray, t.typtype::text, format_type(t.typbasetype, null) as base
+  from pg_catalog.pg_type t where t.oid = pg_catalog.to_regtype($1)]]
+
+-- The type of that name, asked for once in a connection: {oid=, array=, kind=}, or nil and an error.
+local function look_up(conn, name)
+  local s = state(conn)
+  local known = s.types and s.types[name]
+  if known then return known end
+  local res, err = conn:query { LOOK_UP, name, decode = true }
+  if not res then return nil, err end
+  if #res == 0 then return nil, core.failure("usage", ('type "%s" does not exist'):format(name)) end
+  known = { oid = tonumber(res(1, 1)), array = tonumber(res(1, 2)), kind = res(1, 3) }
+  if known.kind == "d" then
+    return nil, core.failure("unsupported",
+      ("%s is a domain: its values come as those of %s"):format(name, res(1, 4)))
+  end
+  s.types = s.types or {}
+  s.types[name] = known
+  return known
+end
+
+-- Notes in a connection's codecs what is known of a type; array: the OID of its array type.
+local function add(conn, oid, array, kind, functions)
+  local codecs, textual = habits(conn), kind == "e" or nil -- an enum is its label
+  local function entry(is_array)
+    return {
+      decode = functions.decode, decode_binary = functions.decode_binary, textual = textual, array = is_array,
+    }
+  end
+  codecs[oid] = entry()
+  if array and array ~= 0 then codecs[array] = entry(true) end
+  return new_codec(oid, array, functions)
+end
+
+-- The same of a type that C knows, or by its OID: nothing need be asked.
+local function add_known(conn, which, functions)
+  local known = core.type(which)
+  if known and not known.is_array then return add(conn, known.oid, known.array, nil, functions) end
+  if type(which) == "number" then return add(conn, which, nil, nil, functions) end
+end
+
+--- Adds a type to a connection, by its OID or its name. By name, its arrays are read too.
+-- functions: decode(text), decode_binary(bytes), encode(value), each optional. Returns what
+-- makes parameters of that type: codec(value).
+function methods:codec(which, functions)
+  if type(which) ~= "number" and type(which) ~= "string" then
+    core.misuse("bad argument 'type' (OID or name expected, got " .. type(which) .. ")")
+  end
+  functions = check(functions)
+  local made = add_known(self, which, functions)
+  if made then return made end
+  local found, err = look_up(self, which)
+  if not found then return nil, err end
+  return add(self, found.oid, found.array, found.kind, functions)
+end
+
+--- What the options int8, numeric, json and codecs of a connection mean.
+function codec.configure(conn, options)
+  if options.int8 ~= nil and options.int8 ~= "cdata" then core.misuse 'option int8 must be "cdata"' end
+  if options.numeric ~= nil and options.numeric ~= "number" then core.misuse 'option numeric must be "number"' end
+  if options.int8 then habits(conn)[20] = { convert = to_int64() } end
+  if options.json ~= nil then
+    local decode = type(options.json) == "table" and options.json.decode
+    if not decode then core.misuse "option json must have a function decode, as cjson has" end
+    habits(conn)[114] = { convert = decode }
+    habits(conn)[3802] = { convert = decode }
+  end
+  for which, functions in pairs(options.codecs or {}) do
+    if not add_known(conn, which, check(functions)) then
+      core.misuse(("option codecs: '%s' is no type that is known before the server is asked: use conn:codec")
+        :format(tostring(which)))
+    end
+  end
+end
+
+return codec
