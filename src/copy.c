@@ -24,8 +24,9 @@
 #define READER "dblink.reader"
 
 enum {
-    PIECE = 65536, /* of the stream: a whole number of the blocks that libpq sends */
-    HEADER = 5,    /* of a message with data */
+    PIECE = 65536,          /* of the stream: a whole number of the blocks that libpq sends */
+    HEADER = 5,             /* of a message with data */
+    MOST_KEPT = 16 * PIECE, /* after a row that was larger */
 };
 
 typedef struct Copy {
@@ -214,9 +215,9 @@ static int grow(Copy *w, size_t more)
     w->used -= w->from;
     w->whole -= w->from;
     w->from = 0;
-    if (more <= w->size - w->used)
+    size_t size = w->used + more < PIECE ? PIECE : w->used + more;
+    if (size <= w->size && w->size <= MOST_KEPT)
         return 1;
-    size_t size = w->used + more < PIECE ? PIECE : (w->used + more) * 2;
     char *data = dbl_realloc(w->conn->memory, w->data, size);
     if (!data)
         return 0;
