@@ -30,6 +30,13 @@ describe("the verbs of a connection", function()
     end
   end)
 
+  it("tell the caller's line also to a program in a folder named dblink", function()
+    local load = loadstring or load
+    local ok, err = pcall(load("local conn = ... conn:query()", "@/home/me/dblink/mine.lua"), conn)
+    assert.is_false(ok)
+    assert.matches("^/home/me/dblink/mine.lua:1: bad argument 'sql'", err)
+  end)
+
   it("refuse what is not their kind of object", function()
     assert.is_false((pcall(conn.query, "x", "select 1")))
     assert.is_false((pcall(conn.query, io.stdout, "select 1")))

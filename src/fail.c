@@ -147,23 +147,44 @@ int dbl_fail_conn(lua_State *L, const PGconn *pg)
     return 2;
 }
 
-/* Whether a chunk is one of ours: .../dblink.lua, .../dblink/..., or in a host. */
-static int is_ours(const char *source)
+#define HOME "dblink.home" /* in the registry: the folder of our Lua rooms, "@.../dblink/" */
+
+int dbl_fail_home(lua_State *L)
 {
-    return strstr(source, "/dblink/") || strstr(source, "/dblink.lua") ||
-           strncmp(source, "=dblink/", 8) == 0 || strcmp(source, "=dblink.lua") == 0;
+    lua_Debug ar;
+    if (lua_getstack(L, 1, &ar) && lua_getinfo(L, "S", &ar)) {
+        const char *end = strrchr(ar.source, '/');
+        lua_pushlstring(L, ar.source, end ? (size_t)(end - ar.source) + 1 : 0);
+        dbl_setprivate(L, HOME);
+    }
+    return 0;
+}
+
+/* Whether a chunk is one of ours: in that folder, the front door beside it, or in a host. */
+static int is_ours(const char *source, const char *home, size_t size)
+{
+    if (strncmp(source, "=dblink/", 8) == 0 || strcmp(source, "=dblink.lua") == 0)
+        return 1;
+    return size > 0 &&
+           (strncmp(source, home, size) == 0 ||
+            (strncmp(source, home, size - 1) == 0 && strcmp(source + size - 1, ".lua") == 0));
 }
 
 static void push_where(lua_State *L)
 {
     lua_Debug ar;
+    size_t size;
+    dbl_getprivate(L, HOME);
+    const char *home = lua_tolstring(L, -1, &size);
     for (int level = 1; lua_getstack(L, level, &ar); level++) {
         lua_getinfo(L, "Sl", &ar);
-        if (ar.currentline > 0 && !is_ours(ar.source)) {
+        if (ar.currentline > 0 && !is_ours(ar.source, home, home ? size : 0)) {
+            lua_pop(L, 1);
             lua_pushfstring(L, "%s:%d: ", ar.short_src, ar.currentline);
             return;
         }
     }
+    lua_pop(L, 1);
     lua_pushliteral(L, "");
 }
 

@@ -50,6 +50,7 @@ void dbl_set_field(lua_State *L, const Field *f, const char *value);
 
 /* Raises what only a wrong program can cause, with the line of the caller who is
  * not of this library: our Lua verbs stand between the user and C. */
+int dbl_fail_home(lua_State *L); /* called by a Lua room: all in its folder are ours */
 int dbl_misuse(lua_State *L, const char *format, ...);
 
 /* The string at stack index i, or a misuse that names the argument. */

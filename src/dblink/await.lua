@@ -11,6 +11,8 @@ local core = require "dblink.core"
 
 local now, state, turn = core.now, core.state, core.turn
 
+core.home() -- this folder is the library's: misuse is told with the line of a caller outside of it
+
 local await = {}
 
 -- How long a query may take to end after its deadline before the connection is given up.
