@@ -4,6 +4,7 @@
 #   make test LUA=5.4          one Lua; BUSTED="--filter=cancel" for some tests
 #   make asan                  the suite under sanitizers and a hard-working collector (ASAN_LUAS)
 #   make test-matrix           the suite with libpq and server 17 and 18, and Lua 5.5 (Debians of its own)
+#   make soak                  100,000 queries with cancels and deadlines at random moments (QUERIES, SEED)
 #   make lint format floors rock rockspec bench clean
 #   make static                libdblink.a for C programs, in build/<lua>/ (docs/hosts.md)
 #   make install LUA=5.4       into $(DESTDIR)$(PREFIX)
@@ -32,7 +33,7 @@ PG        = spec/support/pg run
 AGAIN     = $(MAKE) --no-print-directory
 LUA_ENV   = env LUA_INIT= LUA_PATH="./src/?.lua;./spec/?.lua;;" LUA_CPATH="./$(BUILD)/$(1)/?.so;;"
 
-.PHONY: all build static install-static demo test test-matrix asan lint format floors rock rockspec bench install clean
+.PHONY: all build static install-static demo test test-matrix soak asan lint format floors rock rockspec bench install clean
 .SUFFIXES:
 all: build
 
@@ -75,6 +76,12 @@ test: setup.build setup.test
 
 test-matrix:
 	@spec/support/matrix
+
+# Cancels and deadlines at random moments, on one connection. SEED repeats a run.
+QUERIES ?= 100000
+soak: setup.build setup.server
+	@$(AGAIN) -s build LUA=5.4
+	@$(call LUA_ENV,lua5.4) $(PG) lua5.4 spec/support/soak.lua $(QUERIES) $(SEED)
 
 asan: setup.build setup.test
 	@mkdir -p build && gcc -shared -fPIC -o build/unpreload.so spec/support/unpreload.c

@@ -1,4 +1,16 @@
+local await = require "dblink.await"
+local dblink = require "dblink"
 local server = require "support.server"
+local turns = require "support.turns"
+local wire = require "support.wire"
+
+-- Needs servers of our own.
+local function own(name, f)
+  it(name, function()
+    if not server.own then pending "the server is not ours" end
+    f()
+  end)
+end
 
 describe("conn:cancel", function()
   local conn, admin
@@ -75,5 +87,154 @@ describe("conn:cancel", function()
     assert.is_nil(res)
     assert.equal("timeout", err.kind)
     assert.equal(1, conn:query "select 1"(1, 1))
+  end)
+end)
+
+-- A request names a backend, not a query: one that arrives late would stop whatever runs then.
+describe("a cancel that is still under way", function()
+  local relay, admin, conn
+  before_each(function()
+    if not server.own then return end
+    admin, relay = server.connect(), wire.open()
+  end)
+  after_each(function()
+    if not server.own then return end
+    if conn then conn:close() end
+    admin:close()
+    relay:close()
+  end)
+  local function active()
+    server.wait_active(admin, conn:backend_pid())
+  end
+
+  -- The backend ends its query when this is let go.
+  local function lock() assert(admin:query "select pg_advisory_lock(7)") end
+  local function unlock() assert(admin:query "select pg_advisory_unlock(7)") end
+  local locked = "select pg_advisory_lock(7), pg_advisory_unlock(7), 'mine' as whose"
+
+  own("bars the next query, also when nobody waits for it any more", function()
+    lock()
+    conn = assert(dblink.connect(relay.conninfo))
+    relay "hold"
+    assert(conn:send_query(locked))
+    active()
+    local ok, err = conn:cancel(0.05)
+    assert.is_nil(ok)
+    assert.equal("timeout", err.kind)
+    unlock()
+    assert.equal("mine", conn:get_result()(1, 3))
+    assert.is_false(conn:try_result())
+    assert.is_true(conn:is_busy())
+    ok, err = conn:send_query "select 'next'"
+    assert.is_nil(ok)
+    assert.equal("usage", err.kind)
+    assert.matches("a cancel request is under way", err.message)
+    ok, err = conn:query "select 'next'"
+    assert.is_nil(ok)
+    assert.equal("usage", err.kind)
+    relay "release"
+    assert.is_nil(conn:get_result())
+    for i = 1, 5 do assert.equal(i, conn:query("select $1::int, pg_sleep(0.01)", i)(1, 1)) end
+  end)
+
+  own("keeps a deadline's budget, and then costs the connection", function()
+    local grace = await.grace
+    await.grace = 0.2
+    lock()
+    conn = assert(dblink.connect(relay.conninfo))
+    relay "hold"
+    assert(conn:send_query(locked))
+    active()
+    assert.equal("timeout", select(2, conn:cancel(0.05)).kind)
+    unlock()
+    assert.equal("mine", conn:get_result()(1, 3))
+    local res, err = conn:get_result(0.05)
+    await.grace = grace
+    assert.is_nil(res)
+    assert.equal("timeout", err.kind)
+    assert.is_true(err.connection_lost)
+    relay "release"
+  end)
+
+  own("bars it when another coroutine cancels under a wait that yields", function()
+    local loop = turns.new()
+    lock()
+    conn = loop.call(dblink.connect, relay.conninfo, loop.options)
+    local mine, cancelled, after
+    relay "hold"
+    loop.spawn(function()
+      mine = conn:query(locked)(1, 3)
+      after = conn:query "select pg_sleep(0.1), 'not hit'" (1, 2)
+    end)
+    active()
+    loop.spawn(function() cancelled = conn:cancel() end)
+    unlock()
+    server.until_true(function()
+      loop.turn()
+      return admin:query("select state = 'idle' from pg_stat_activity where pid = $1", conn:backend_pid())(1, 1)
+    end)
+    for _ = 1, 20 do loop.turn() end
+    assert.is_nil(mine)
+    relay "release"
+    loop.run()
+    assert.is_true(cancelled)
+    assert.equal("mine", mine)
+    assert.equal("not hit", after)
+  end)
+
+  own("goes on when the coroutine that asked for it is killed", function()
+    local loop = turns.new()
+    lock()
+    conn = loop.call(dblink.connect, relay.conninfo, loop.options)
+    local mine, after
+    relay "hold"
+    loop.spawn(function()
+      mine = conn:query(locked)(1, 3)
+      after = conn:query "select pg_sleep(0.1), 'not hit'" (1, 2)
+    end)
+    active()
+    loop.kill(loop.spawn(function() conn:cancel() end))
+    unlock()
+    for _ = 1, 20 do loop.turn() end
+    assert.is_nil(mine)
+    relay "release"
+    loop.run()
+    assert.equal("mine", mine)
+    assert.equal("not hit", after)
+  end)
+
+  own("is nobody's any more when the connection is closed", function()
+    lock()
+    conn = assert(dblink.connect(relay.conninfo))
+    local pid = conn:backend_pid()
+    relay "hold"
+    assert(conn:send_query(locked))
+    active()
+    assert.equal("timeout", select(2, conn:cancel(0.05)).kind)
+    conn:close()
+    relay "release"
+    unlock()
+    server.until_true(function()
+      return #admin:query("select from pg_stat_activity where pid = $1", pid) == 0
+    end)
+  end)
+
+  own("may be one of several", function()
+    local loop = turns.new()
+    lock()
+    conn = loop.call(dblink.connect, relay.conninfo, loop.options)
+    relay "hold"
+    local n, err = 0, nil
+    loop.spawn(function() err = select(2, conn:query(locked)) end)
+    active()
+    for _ = 1, 3 do
+      loop.spawn(function() if conn:cancel() then n = n + 1 end end)
+    end
+    relay "release"
+    loop.run()
+    assert.equal(3, n)
+    assert.equal("cancelled", err.kind)
+    unlock()
+    assert.equal(1, loop.call(function() return conn:query "select 1, pg_sleep(0.05)" (1, 1) end))
   end)
 end)

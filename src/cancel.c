@@ -15,7 +15,6 @@
 
 typedef struct Canceller {
     Request *request;
-    const dblink_hooks *hooks;
 } Canceller;
 
 static Canceller *canceller(lua_State *L)
@@ -26,22 +25,24 @@ static Canceller *canceller(lua_State *L)
     return k;
 }
 
-/* core.canceller(conn): begins at once. */
+/* core.canceller(conn): begins at once.  true: there is nothing to cancel. */
 static int conn_canceller(lua_State *L)
 {
     Conn *c = dbl_conn(L, 1);
     if (!c->pg)
         return dbl_conn_fail(L, c);
+    if (PQtransactionStatus(c->pg) != PQTRANS_ACTIVE && PQstatus(c->pg) == CONNECTION_OK) {
+        lua_pushboolean(L, 1);
+        return 1;
+    }
     Canceller *k = dbl_newuserdata(L, sizeof *k);
     k->request = NULL;
-    k->hooks = c->hooks;
     luaL_getmetatable(L, CLASS);
     lua_setmetatable(L, -2);
-    k->request = dbl_request_new(c->pg);
+    k->request = dbl_request_new(c->memory, c->pg, &c->requests, c->hooks);
     if (!k->request)
         return dbl_fail(L, DBL_MEMORY, "out of memory");
-    if (PQtransactionStatus(c->pg) == PQTRANS_ACTIVE)
-        c->cancelled = 1;
+    c->cancelled = 1;
     return 1;
 }
 
@@ -69,10 +70,8 @@ static int canceller_error(lua_State *L)
 static int canceller_close(lua_State *L)
 {
     Canceller *k = luaL_checkudata(L, 1, CLASS);
-    if (k->request) {
-        dbl_forget(k->hooks, dbl_request_fd(k->request));
-        dbl_request_free(k->request);
-    }
+    if (k->request)
+        dbl_request_leave(k->request);
     k->request = NULL;
     return 0;
 }

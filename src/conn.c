@@ -9,26 +9,12 @@
 #include "conn.h"
 
 #include <math.h>
-#include <pthread.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include "fail.h"
-#include "request.h"
-
-static unsigned generation; /* counts the forks that led to this process */
-static pthread_once_t once = PTHREAD_ONCE_INIT;
-
-static void forked(void)
-{
-    generation++;
-}
-
-static void watch_forks(void)
-{
-    pthread_atfork(NULL, NULL, forked);
-}
+#include "process.h"
 
 Conn *dbl_conn_new(lua_State *L)
 {
@@ -38,8 +24,7 @@ Conn *dbl_conn_new(lua_State *L)
     c->deadline = DBL_NEVER;
     c->hooks = dbl_hooks(L);
     c->memory = c->notices.memory = c->notifications.memory = dbl_memory(L);
-    pthread_once(&once, watch_forks);
-    c->born = generation;
+    c->born = dbl_forks();
     luaL_getmetatable(L, DBL_CONN);
     lua_setmetatable(L, -2);
     return c;
@@ -52,7 +37,7 @@ Conn *dbl_conn_any(lua_State *L, int i)
 
 int dbl_conn_is_ours(const Conn *c)
 {
-    return !c->closed && c->born == generation;
+    return !c->closed && c->born == dbl_forks();
 }
 
 Conn *dbl_conn(lua_State *L, int i)
@@ -60,12 +45,12 @@ Conn *dbl_conn(lua_State *L, int i)
     Conn *c = luaL_checkudata(L, i, DBL_CONN);
     if (c->closed)
         dbl_misuse(L, "connection is closed");
-    if (c->born != generation)
+    if (c->born != dbl_forks())
         dbl_misuse(L, "connection belongs to the parent process: open one after fork");
     return c;
 }
 
-int dbl_conn_is_ready(lua_State *L, Conn *c)
+int dbl_conn_is_free(lua_State *L, Conn *c)
 {
     if (!c->pg)
         dbl_conn_fail(L, c);
@@ -78,10 +63,25 @@ int dbl_conn_is_ready(lua_State *L, Conn *c)
     return 0;
 }
 
-Conn *dbl_conn_ready(lua_State *L, int i)
+Conn *dbl_conn_free(lua_State *L, int i)
 {
     Conn *c = dbl_conn(L, i);
-    return dbl_conn_is_ready(L, c) ? c : NULL;
+    return dbl_conn_is_free(L, c) ? c : NULL;
+}
+
+Conn *dbl_conn_ready(lua_State *L, int i)
+{
+    Conn *c = dbl_conn_free(L, i);
+    if (!c || !dbl_conn_barred(c))
+        return c;
+    dbl_fail(L, DBL_USAGE, "a cancel request is under way: collect the results first");
+    return NULL;
+}
+
+int dbl_conn_barred(Conn *c)
+{
+    return c->requests && PQstatus(c->pg) == CONNECTION_OK &&
+           PQtransactionStatus(c->pg) != PQTRANS_ACTIVE && dbl_requests_pending(&c->requests);
 }
 
 int dbl_conn_failed(const Conn *c)
@@ -126,7 +126,7 @@ void dbl_conn_begin(Conn *c, const char *sql, size_t size, int goal)
     c->sql[size] = '\0';
     c->goal = (unsigned char)goal;
     c->fresh = 1;
-    c->failed = c->cancelled = c->copy = 0;
+    c->failed = c->cancelled = c->copy = c->barred = 0;
     if (c->kept) {
         PQclear(c->kept);
         c->kept = NULL;
@@ -136,8 +136,8 @@ void dbl_conn_begin(Conn *c, const char *sql, size_t size, int goal)
 /* What runs on the server would run on for nobody. */
 static void stop_query(const Conn *c, PGconn *pg)
 {
-    if (PQtransactionStatus(pg) == PQTRANS_ACTIVE && (!c->hooks || c->hooks->errand))
-        dbl_request_errand(pg);
+    if (PQtransactionStatus(pg) == PQTRANS_ACTIVE)
+        dbl_request_errand(pg, c->hooks);
 }
 
 static void give_back(Conn *c, PGconn *pg)
@@ -173,7 +173,7 @@ void dbl_conn_close(lua_State *L, int i)
     int fd = PQsocket(c->attempt ? c->attempt->pg : c->pg);
     if (c->hooks)
         dbl_forget(c->hooks, fd);
-    else if (!c->plain && c->born == generation)
+    else if (!c->plain && c->born == dbl_forks())
         forget_socket(L, i, fd);
     PGconn *pg = c->pg;
     Attempt *attempt = c->attempt;
@@ -183,7 +183,7 @@ void dbl_conn_close(lua_State *L, int i)
     c->pg = NULL;
     c->attempt = NULL;
     c->copy = DBL_COPY_NONE;
-    if (c->born != generation) {
+    if (c->born != dbl_forks()) {
         if (fd >= 0 && !c->borrowed)
             close(fd);
         return;
@@ -192,6 +192,7 @@ void dbl_conn_close(lua_State *L, int i)
     PQfreemem(c->line);
     c->kept = NULL;
     c->line = NULL;
+    dbl_requests_forget(&c->requests);
     if (attempt) {
         dbl_attempt_free(attempt);
         dbl_free(attempt);
@@ -386,8 +387,9 @@ void dbl_conn_sever(Conn *c)
         stop_query(c, c->pg);
     if (pg && PQsocket(pg) >= 0)
         shutdown(PQsocket(pg), SHUT_RDWR);
-    if (c->pg)
-        PQconsumeInput(c->pg);
+    if (c->pg) /* what the kernel still holds comes first */
+        while (PQstatus(c->pg) == CONNECTION_OK && PQconsumeInput(c->pg))
+            ;
     else
         dbl_attempt_give_up(c->attempt);
 }

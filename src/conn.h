@@ -11,6 +11,7 @@
 #include "memory.h"
 #include "notice.h"
 #include "pq.h"
+#include "request.h"
 
 #define DBL_CONN "dblink.connection"
 
@@ -45,6 +46,7 @@ typedef struct Conn {
     unsigned copies;  /* how many were served: the number of the last one */
     Notes notices, notifications;
     Memory memory;
+    Request *requests;         /* to cancel, that are or were under way */
     const dblink_hooks *hooks; /* of the host, or NULL */
     double deadline;           /* of the operation under way, or DBL_NEVER */
     unsigned born;             /* the fork generation it was opened in */
@@ -54,6 +56,7 @@ typedef struct Conn {
     unsigned char fresh;     /* sent just now: nothing can have arrived yet */
     unsigned char failed;    /* kept is the first error of the query */
     unsigned char cancelled; /* a cancel was sent while this query ran */
+    unsigned char barred;    /* all is read, but a cancel request is under way */
     unsigned char copy;      /* DBL_COPY_... */
     unsigned char copy_out;  /* the COPY under way brings lines to us */
     unsigned char borrowed;  /* pg is the host's, to be given back: DBL_WAS_... */
@@ -77,16 +80,22 @@ Conn *dbl_conn_any(lua_State *L, int i);
 /* The same, open: raises where it is closed, or is a parent process's. */
 Conn *dbl_conn(lua_State *L, int i);
 
-/* The same for a verb that begins something: connected, and no coroutine
- * waiting on it.  NULL with nil and an error object pushed where it is not. */
+/* The same, connected and with no coroutine waiting on it.  NULL with nil and an
+ * error object pushed where it is not. */
+Conn *dbl_conn_free(lua_State *L, int i);
+int dbl_conn_is_free(lua_State *L, Conn *c);
+
+/* The same for a verb that sends: no cancel request is under way either. */
 Conn *dbl_conn_ready(lua_State *L, int i);
-int dbl_conn_is_ready(lua_State *L, Conn *c);
 
 /* Open, and this process's: may be spoken on. */
 int dbl_conn_is_ours(const Conn *c);
 
 /* What it says then: a format for c->sql. */
 #define DBL_HELD "connection is in use: another coroutine waits for: %s"
+/* Whether nothing may be sent though nothing runs: a cancel request is under way, and
+ * would stop whatever comes next. */
+int dbl_conn_barred(Conn *c);
 
 /* Whether its attempt to connect has come to a bad end. */
 int dbl_conn_failed(const Conn *c);

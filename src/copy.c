@@ -65,7 +65,7 @@ static Copy *serving(lua_State *L, const char *class)
         dbl_misuse(L, "the COPY is over");
     if (!dbl_conn_is_ours(c))
         dbl_misuse(L, "connection is closed");
-    if (!dbl_conn_is_ready(L, c))
+    if (!dbl_conn_is_free(L, c))
         return NULL;
     w->used = w->whole; /* a row that was not finished is dropped */
     if (is_serving(w))

@@ -13,6 +13,10 @@
 #include "fail.h"
 #include "news.h"
 #include "result.h"
+#include "tls.h"
+
+/* How often to look whether a cancel request is over, for those who do not drive it. */
+#define PAUSE 0.005
 
 static int is_copy(const PGresult *res)
 {
@@ -134,6 +138,14 @@ static int step_attempt(Conn *c)
     return 0;
 }
 
+/* A query is not over before a cancel request of it is: its results are given out,
+ * its end is not.  What is sent next would be hit. */
+static int end_query(Conn *c)
+{
+    c->barred = (unsigned char)dbl_conn_barred(c);
+    return c->barred ? DBL_READ : 0;
+}
+
 static int step_query(Conn *c)
 {
     PGconn *pg = c->pg;
@@ -142,24 +154,29 @@ static int step_query(Conn *c)
         c->fresh = 0;
         return DBL_READ | write;
     }
-    c->fresh = 0;
+    c->fresh = c->barred = 0;
     PQconsumeInput(pg); /* a failure shows in what PQgetResult gives */
     dbl_notifications_take(&c->notifications, pg);
+    while (c->goal == DBL_GOAL_NOTIFICATION && !c->notifications.first && dbl_tls_pending(pg) &&
+           PQconsumeInput(pg))
+        dbl_notifications_take(&c->notifications, pg);
     if (c->goal == DBL_GOAL_NOTIFICATION)
         return c->notifications.first || PQstatus(pg) == CONNECTION_BAD ? 0 : DBL_READ | write;
     for (;;) {
-        if (c->copy && !step_copy(c))
-            return c->copy == DBL_COPY_REFUSE ? DBL_READ | DBL_WRITE : DBL_READ;
-        if (PQisBusy(pg))
-            return DBL_READ | write;
+        if ((c->copy && !step_copy(c)) || PQisBusy(pg)) {
+            if (dbl_tls_pending(pg) && PQconsumeInput(pg))
+                continue;
+            return c->copy == DBL_COPY_REFUSE ? DBL_READ | DBL_WRITE : DBL_READ | write;
+        }
         if (c->goal == DBL_GOAL_NEXT)
-            return write ? DBL_READ | write : 0;
+            return write ? DBL_READ | write : end_query(c);
         if (c->line)
             return 0;
         PGresult *res = PQgetResult(pg);
         if (!res) {
-            c->goal = DBL_GOAL_NEXT;
-            return 0;
+            if (!end_query(c))
+                c->goal = DBL_GOAL_NEXT;
+            return c->barred ? DBL_READ : 0;
         }
         keep(c, res);
         if (c->copy && c->goal == DBL_GOAL_COPY)
@@ -188,9 +205,13 @@ void dbl_drain(Conn *c)
 
 double dbl_wake(const Conn *c)
 {
-    if (c->attempt && c->attempt->deadline < c->deadline)
-        return c->attempt->deadline;
-    return c->deadline;
+    double wake = c->attempt ? c->attempt->deadline : c->barred ? dbl_now() + PAUSE : DBL_NEVER;
+    return wake < c->deadline ? wake : c->deadline;
+}
+
+static int overdue(const Conn *c)
+{
+    return c->deadline < DBL_NEVER && dbl_now() >= c->deadline;
 }
 
 static int nothing(lua_State *L)
@@ -224,14 +245,11 @@ int dbl_settle(lua_State *L, Conn *c)
     if (c->fresh && !c->plain)
         return 0;
     while ((need = dbl_step(c)) != 0) {
-        double wake = dbl_wake(c);
         if (!c->plain)
             return 0;
-        int fd = PQsocket(c->attempt ? c->attempt->pg : c->pg);
-        int ready = dbl_block(fd, need, wake);
-        if (ready < 0)
+        if (dbl_block(PQsocket(c->attempt ? c->attempt->pg : c->pg), need, dbl_wake(c)) < 0)
             listen_to_signal(L, 1);
-        if (ready == 0 && wake >= c->deadline)
+        if (overdue(c)) /* also while data floods in */
             return 0;
     }
     return 1;
@@ -352,12 +370,12 @@ static int unsettled(lua_State *L)
 /* Whether the next result, or the end, lies here: then the socket is not looked at. */
 static int has_arrived(Conn *c)
 {
-    return c->pg && !c->copy && !PQisBusy(c->pg);
+    return c->pg && !c->copy && !PQisBusy(c->pg) && !dbl_conn_barred(c);
 }
 
 static int conn_get_result(lua_State *L)
 {
-    Conn *c = dbl_conn_ready(L, 1);
+    Conn *c = dbl_conn_free(L, 1);
     if (!c)
         return 2;
     c->deadline = dbl_opt_deadline(L, 2);
@@ -366,7 +384,7 @@ static int conn_get_result(lua_State *L)
 
 static int conn_try_result(lua_State *L)
 {
-    Conn *c = dbl_conn_ready(L, 1);
+    Conn *c = dbl_conn_free(L, 1);
     if (!c)
         return 2;
     return dbl_step(c) == 0 ? push_next(L, c) : unsettled(L);
@@ -472,12 +490,13 @@ const luaL_Reg dbl_receive_methods[] = {
     {NULL,      NULL        },
 };
 
-/* core.is_active(conn): whether something runs, or results are left. */
+/* core.is_active(conn): whether something runs, results are left, or a cancel request
+ * is under way. */
 static int conn_is_active(lua_State *L)
 {
     Conn *c = dbl_conn(L, 1);
     lua_pushboolean(L, c->pg && PQstatus(c->pg) == CONNECTION_OK &&
-                           PQtransactionStatus(c->pg) == PQTRANS_ACTIVE);
+                           (PQtransactionStatus(c->pg) == PQTRANS_ACTIVE || dbl_conn_barred(c)));
     return 1;
 }
 
@@ -512,7 +531,7 @@ static int conn_drain(lua_State *L)
 static int conn_overdue(lua_State *L)
 {
     Conn *c = dbl_conn_any(L, 1);
-    lua_pushboolean(L, c->deadline < DBL_NEVER && dbl_now() >= c->deadline);
+    lua_pushboolean(L, overdue(c));
     return 1;
 }
 

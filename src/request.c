@@ -1,41 +1,47 @@
 /*
  * request.c -- asking the server to drop what it is doing.
  *
- * Threads of ours ("errands") block every signal, hold nothing of Lua's, and
- * own what they work on.  A process that ends in the middle of errands gives
+ * Errands are run in threads; they hold nothing of Lua's, and own what they work
+ * on.  A process that ends in the middle of errands gives
  * them a moment at exit, or a script that is over would leave its last query
  * running on the server.
  */
 #include "request.h"
 
-#include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
-#include <pthread.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "block.h"
+#include "process.h"
 
 #if DBL_HAS_ASYNC_CANCEL
 typedef PGcancelConn Handle;
+#define new_handle  PQcancelCreate
+#define free_handle PQcancelFinish
 #else
 typedef PGcancel Handle;
+#define new_handle  PQgetCancel
+#define free_handle PQfreeCancel
 #endif
 
-/* Shared by a thread and whoever asked; the last of both frees it. */
+/* Where nobody answers, errands must not pile up without end. */
+enum { MOST_ERRANDS = 100, ERRAND_SECONDS = 30 };
+
+/* What a thread and those who wait for it share; the last of them frees it. */
 typedef struct Errand {
     Handle *handle;
-    int wake[2]; /* a pipe: its end of file means over; -1 where nobody listens */
+    int wake[2]; /* a pipe: its end of file means over; -1 where nobody waits */
     int owners;
-    int sent;
+    int over;
     char error[256];
 } Errand;
 
-static int running; /* errands of this process, all Lua states together */
+static int running;   /* errands of this process, all Lua states together */
+static unsigned born; /* which process that is: a forked child has none of them */
 
 static void copy_error(char *to, size_t size, const char *from)
 {
@@ -45,39 +51,84 @@ static void copy_error(char *to, size_t size, const char *from)
         to[--n] = '\0';
 }
 
-static void free_handle(Handle *h)
-{
-#if DBL_HAS_ASYNC_CANCEL
-    PQcancelFinish(h);
-#else
-    PQfreeCancel(h);
-#endif
-}
-
 static void leave(Errand *e)
 {
-    if (__atomic_sub_fetch(&e->owners, 1, __ATOMIC_ACQ_REL) == 0) {
-        free_handle(e->handle);
-        free(e);
+    if (__atomic_sub_fetch(&e->owners, 1, __ATOMIC_ACQ_REL) > 0)
+        return;
+    free_handle(e->handle);
+    if (e->wake[0] >= 0)
+        close(e->wake[0]);
+    free(e);
+}
+
+#if DBL_HAS_ASYNC_CANCEL
+
+/* What to wait for; 0: over, and the error is "" if the request was sent. */
+static int poll_handle(Handle *h, char *error, size_t size)
+{
+    switch (PQcancelPoll(h)) {
+    case PGRES_POLLING_READING:
+        return DBL_READ;
+    case PGRES_POLLING_WRITING:
+        return DBL_WRITE;
+    case PGRES_POLLING_OK:
+        return 0;
+    default:
+        copy_error(error, size, PQcancelErrorMessage(h));
+        return 0;
     }
 }
 
-static void *run(void *errand)
+/* As PQcancelBlocking, with a limit. */
+static void do_errand(Errand *e)
+{
+    double limit = dbl_now() + ERRAND_SECONDS;
+    int need = PQcancelStart(e->handle) ? DBL_WRITE : 0;
+    while (need && dbl_now() < limit) {
+        dbl_block(PQcancelSocket(e->handle), need, limit);
+        need = poll_handle(e->handle, e->error, sizeof e->error);
+    }
+}
+
+#else
+
+static void do_errand(Errand *e)
+{
+    char error[sizeof e->error] = "";
+    if (!PQcancel(e->handle, error, sizeof error))
+        copy_error(e->error, sizeof e->error, error[0] ? error : "the cancel request failed");
+}
+
+#endif
+
+static void run(void *errand)
 {
     Errand *e = errand;
-#if DBL_HAS_ASYNC_CANCEL
-    e->sent = PQcancelBlocking(e->handle);
-#else
-    char error[sizeof e->error] = "";
-    e->sent = PQcancel(e->handle, error, sizeof error);
-    if (!e->sent)
-        copy_error(e->error, sizeof e->error, error);
-#endif
+    do_errand(e);
+    __atomic_store_n(&e->over, 1, __ATOMIC_RELEASE);
     if (e->wake[1] >= 0)
         close(e->wake[1]);
     leave(e);
     __atomic_sub_fetch(&running, 1, __ATOMIC_ACQ_REL);
-    return NULL;
+}
+
+/* Where the host has threads of no kind, whoever asked waits in here. */
+static int send_off(Errand *e, const dblink_hooks *hooks)
+{
+    if (born != dbl_forks()) {
+        born = dbl_forks();
+        running = 0;
+    }
+    int n = __atomic_add_fetch(&running, 1, __ATOMIC_ACQ_REL), sent = n <= MOST_ERRANDS;
+    if (sent && !hooks)
+        sent = dblink_thread(NULL, run, e);
+    else if (sent && hooks->errand)
+        sent = hooks->errand(hooks->data, run, e);
+    else if (sent)
+        run(e);
+    if (!sent)
+        __atomic_sub_fetch(&running, 1, __ATOMIC_ACQ_REL);
+    return sent;
 }
 
 static int open_pipe(int fd[2])
@@ -93,166 +144,206 @@ static int open_pipe(int fd[2])
     return 1;
 }
 
-/* Takes the handle.  NULL: it could not start, and the handle is gone. */
-static Errand *errand(Handle *h, int owners)
+/* Takes the handle.  waited: one more owner, who waits on wake[0].  NULL: it could
+ * not start, and the handle is gone. */
+static Errand *errand(Handle *h, int waited, const dblink_hooks *hooks)
 {
     Errand *e = calloc(1, sizeof *e);
-    pthread_t thread;
-    pthread_attr_t attributes;
-    sigset_t all, before;
     if (!e) {
         free_handle(h);
         return NULL;
     }
     e->handle = h;
-    e->owners = owners;
+    e->owners = 1 + waited;
     e->wake[0] = e->wake[1] = -1;
-    if (owners == 2 && !open_pipe(e->wake))
-        goto failed;
-    sigfillset(&all);
-    pthread_attr_init(&attributes);
-    pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    __atomic_add_fetch(&running, 1, __ATOMIC_ACQ_REL);
-    int status = pthread_create(&thread, &attributes, run, e);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    pthread_attr_destroy(&attributes);
-    if (status == 0)
+    if ((!waited || open_pipe(e->wake)) && send_off(e, hooks))
         return e;
-    __atomic_sub_fetch(&running, 1, __ATOMIC_ACQ_REL);
-failed:
-    if (e->wake[0] >= 0) {
-        close(e->wake[0]);
+    if (e->wake[1] >= 0)
         close(e->wake[1]);
-    }
-    free_handle(h);
-    free(e);
+    e->owners = 1;
+    leave(e);
     return NULL;
 }
 
 /* At exit: errands under way have a second to get through. */
 __attribute__((destructor)) static void grant_a_moment(void)
 {
-    for (int i = 0; i < 200 && __atomic_load_n(&running, __ATOMIC_ACQUIRE) > 0; i++)
-        poll(NULL, 0, 5);
+    if (born == dbl_forks())
+        for (int i = 0; i < 200 && __atomic_load_n(&running, __ATOMIC_ACQUIRE) > 0; i++)
+            poll(NULL, 0, 5);
 }
 
-void dbl_request_errand(PGconn *pg)
+void dbl_request_errand(PGconn *pg, const dblink_hooks *hooks)
 {
-#if DBL_HAS_ASYNC_CANCEL
-    Handle *h = PQcancelCreate(pg);
-#else
-    Handle *h = PQgetCancel(pg);
-#endif
+    Handle *h = !hooks || hooks->errand ? new_handle(pg) : NULL;
     if (h)
-        errand(h, 1);
+        errand(h, 0, hooks);
 }
 
-#if DBL_HAS_ASYNC_CANCEL
-
+/* A Request has a part of its own for either libpq; these are its verbs. */
 struct Request {
-    PGcancelConn *handle;
-    int fresh;
+    Request *next; /* of the same connection */
+    const dblink_hooks *hooks;
+    unsigned born; /* a forked child must not touch it */
+    int owners;
     int over;
     char error[256];
+#if DBL_HAS_ASYNC_CANCEL
+    PGcancelConn *handle;
+    int need;  /* what its socket is waited for */
+    int watch; /* the same socket for who waits: libpq may close its own meanwhile */
+#else
+    Errand *errand; /* NULL: it never started */
+#endif
 };
 
-Request *dbl_request_new(PGconn *pg)
+#if DBL_HAS_ASYNC_CANCEL
+
+static void begin(Request *r, PGconn *pg)
 {
-    Request *r = calloc(1, sizeof *r);
-    if (!r)
-        return NULL;
     r->handle = PQcancelCreate(pg);
-    r->fresh = 1;
+    r->need = DBL_WRITE;
+    r->watch = -1;
     r->over = !r->handle || !PQcancelStart(r->handle);
     if (r->over)
         copy_error(r->error, sizeof r->error, PQcancelErrorMessage(r->handle));
-    return r;
 }
 
-int dbl_request_step(Request *r)
+static int go_on(Request *r)
 {
-    if (r->over)
-        return 0;
-    if (r->fresh) {
-        r->fresh = 0;
-        return DBL_WRITE;
-    }
-    switch (PQcancelPoll(r->handle)) {
-    case PGRES_POLLING_READING:
-        return DBL_READ;
-    case PGRES_POLLING_WRITING:
-        return DBL_WRITE;
-    case PGRES_POLLING_OK:
-        break;
-    default:
-        copy_error(r->error, sizeof r->error, PQcancelErrorMessage(r->handle));
-    }
-    r->over = 1;
-    return 0;
+    if (dbl_block(PQcancelSocket(r->handle), r->need, 0) == 1)
+        r->need = poll_handle(r->handle, r->error, sizeof r->error);
+    return r->need;
 }
 
-int dbl_request_fd(const Request *r)
+static void unwatch(Request *r)
 {
-    return PQcancelSocket(r->handle);
+    dbl_forget(r->hooks, r->watch);
+    if (r->watch >= 0)
+        close(r->watch);
+    r->watch = -1;
 }
 
-void dbl_request_free(Request *r)
+static void end(Request *r)
 {
     PQcancelFinish(r->handle);
-    free(r);
+}
+
+/* Whether the server can have heard of it. */
+static int was_sent(const Request *r)
+{
+    return PQcancelStatus(r->handle) == CONNECTION_AWAITING_RESPONSE;
+}
+
+int dbl_request_fd(Request *r)
+{
+    unwatch(r);
+    r->watch = fcntl(PQcancelSocket(r->handle), F_DUPFD_CLOEXEC, 0);
+    return r->watch;
 }
 
 #else
 
-struct Request {
-    Errand *errand; /* NULL: it never started */
-    int over;
-    char error[256];
-};
-
-Request *dbl_request_new(PGconn *pg)
+static void begin(Request *r, PGconn *pg)
 {
-    Request *r = calloc(1, sizeof *r);
-    if (!r)
-        return NULL;
     Handle *h = PQgetCancel(pg);
     if (!h)
         PQcancel(NULL, r->error, sizeof r->error); /* libpq's own words for it */
-    else if (!(r->errand = errand(h, 2)))
+    else if (!(r->errand = errand(h, 1, r->hooks)))
         strcpy(r->error, "could not start a thread for the cancel request");
     r->over = !r->errand;
-    return r;
 }
 
-int dbl_request_step(Request *r)
+static int go_on(Request *r)
 {
-    char byte;
-    if (r->over)
-        return 0;
-    if (read(r->errand->wake[0], &byte, 1) < 0 && (errno == EAGAIN || errno == EINTR))
+    if (!__atomic_load_n(&r->errand->over, __ATOMIC_ACQUIRE))
         return DBL_READ;
-    r->over = 1;
-    if (!r->errand->sent)
-        strcpy(r->error, r->errand->error);
+    strcpy(r->error, r->errand->error);
     return 0;
 }
 
-int dbl_request_fd(const Request *r)
+static void end(Request *r)
+{
+    if (r->errand)
+        leave(r->errand);
+}
+
+static void unwatch(Request *r)
+{
+    dbl_forget(r->hooks, dbl_request_fd(r));
+}
+
+static int was_sent(const Request *r)
+{
+    (void)r;
+    return 1; /* who knows */
+}
+
+int dbl_request_fd(Request *r)
 {
     return r->errand ? r->errand->wake[0] : -1;
 }
 
-void dbl_request_free(Request *r)
+#endif
+
+Request *dbl_request_new(Memory memory, PGconn *pg, Request **list, const dblink_hooks *hooks)
 {
-    if (r->errand) {
-        close(r->errand->wake[0]);
-        leave(r->errand);
-    }
-    free(r);
+    Request *r = dbl_alloc(memory, sizeof *r);
+    if (!r)
+        return NULL;
+    memset(r, 0, sizeof *r);
+    r->hooks = hooks;
+    begin(r, pg);
+    r->born = dbl_forks();
+    r->owners = 2;
+    r->next = *list;
+    *list = r;
+    return r;
 }
 
-#endif
+int dbl_request_step(Request *r)
+{
+    int need = r->over || r->born != dbl_forks() ? 0 : go_on(r);
+    r->over = !need;
+    return need;
+}
+
+static void disown(Request *r)
+{
+    if (--r->owners > 0 || r->born != dbl_forks())
+        return;
+    end(r);
+    dbl_free(r);
+}
+
+void dbl_request_leave(Request *r)
+{
+    unwatch(r);
+    if (!r->over && !was_sent(r))
+        r->over = 1;
+    disown(r);
+}
+
+int dbl_requests_pending(Request **list)
+{
+    while (*list) {
+        Request *r = *list;
+        if (dbl_request_step(r))
+            return 1;
+        *list = r->next;
+        disown(r);
+    }
+    return 0;
+}
+
+void dbl_requests_forget(Request **list)
+{
+    while (*list) {
+        Request *r = *list;
+        *list = r->next;
+        disown(r);
+    }
+}
 
 const char *dbl_request_error(const Request *r)
 {

@@ -60,20 +60,18 @@ function await.flush(conn)
   core.hold(conn, false)
 end
 
--- Sends one cancel request and sees it through: true, or nil and an error.
--- While one is under way, or after one that was not seen through, it may still
--- hit whatever runs later: state(conn).cancelling.
+-- Sends one cancel request and sees it through: true, or nil and an error. One that
+-- is not through in time goes on without us, and bars the connection until it is. The
+-- connection may bring it to its end before we do: so look at least each second.
 function await.cancel(conn, deadline)
-  local s = state(conn)
-  local how = s.wait
+  local how = state(conn).wait
   local request, err = core.canceller(conn)
-  if not request then return nil, err end
-  s.cancelling = (s.cancelling or 0) + 1
+  if not request or request == true then return request, err end
   local need = request:step()
   while need do
     local fd = request:getfd()
     how.forget(fd) -- of another's, by chance of the same number
-    how.wait(fd, need, seconds_until(deadline))
+    how.wait(fd, need, math.min(seconds_until(deadline) or 1, 1))
     how.forget(fd)
     if deadline and now() >= deadline then
       request:close()
@@ -83,7 +81,6 @@ function await.cancel(conn, deadline)
   end
   err = request:error()
   request:close()
-  s.cancelling = s.cancelling > 1 and s.cancelling - 1 or nil
   if err then return nil, err end
   return true
 end
@@ -111,6 +108,7 @@ function await.stop(conn)
     if not there then return nil, gone end
     core.set_deadline(conn, math.min(now() + pause, last))
     if not await.settle(conn) and now() >= last then
+      state(conn).wait.forget(conn:getfd())
       core.sever(conn)
       return nil, core.failure("timeout", "the query could not be stopped in time; the connection is lost")
     end

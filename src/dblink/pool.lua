@@ -298,7 +298,7 @@ end
 
 -- Makes a connection fit to be lent on, if that can be; it may take a while.
 local function clean(self, conn)
-  if conn:status() ~= "ok" or core.in_pipeline(conn) or state(conn).cancelling then return false end
+  if conn:status() ~= "ok" or core.in_pipeline(conn) then return false end
   state(conn).grace = CLEANING
   local stopped = not core.is_active(conn) or await.stop(conn)
   state(conn).grace = nil
