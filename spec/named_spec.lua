@@ -398,6 +398,29 @@ describe("named links", function()
       end
     end)
 
+    it("are in use while a codec reads a value of theirs", function()
+      local err
+      local function odd() return {} end
+      set = named.new { codecs = {
+        numeric = { decode = odd },
+        name = { decode = odd },
+        text = { decode = odd },
+        int4 = { decode = function(text)
+          err = err or raised(set.exec, "c", "select 1")
+          return "<" .. text .. ">"
+        end },
+      } }
+      connect "c"
+      local res = set.dblink("c", "select 5 as n")
+      assert.equal("<5>", res[1].n)
+      assert.same({ "55006", 'connection "c" is already in use' }, { err.sqlstate, err.message })
+      assert.equal("<6>", set.dblink("c", "select 6")(1, 1))
+      set.open("c", "cur", "select 1")
+      set.close("c", "cur")
+      raises("25P01", "SAVEPOINT can only be used in transaction blocks", set.exec, "c", "savepoint s")
+      assert.equal("oid", set.get_pkey("c", "pg_class")[1].colname)
+    end)
+
     it("leave the others free", function()
       assert.is_true(within("c", function()
         connect "d"

@@ -44,13 +44,15 @@ local function raise_not_available(name)
   raise("08003", name and ('connection "%s" not available'):format(name) or "connection not available")
 end
 
--- The link is of no use while a function of the user's runs on its behalf: one that
--- is told a notice may call anything.
-local function tell(link, listener, err)
-  link.telling = true
-  local ok, why = pcall(listener, err)
-  link.telling = false
-  if not ok then error(why, 0) end
+-- Calls a function of the user's on behalf of a link, which is in use meanwhile: a
+-- listener or a codec may call anything.
+local function tell(link, f, value)
+  local outer = link.calling
+  link.calling = true
+  local ok, answer = pcall(f, value)
+  link.calling = outer
+  if not ok then error(answer, 0) end
+  return answer
 end
 
 -- A verb is done with its link: one made for this call alone is closed, and what the
@@ -188,16 +190,16 @@ local function raise_in_use(link)
     or "connection is already in use")
 end
 
--- A function that is told of a link's notices cannot call on that link.
-local function check_not_telling(link)
-  if link.telling then raise_in_use(link) end
+-- A function that is called on behalf of a link cannot call on that link.
+local function check_not_calling(link)
+  if link.calling then raise_in_use(link) end
   return link
 end
 
 -- Nor can anyone have it, whose verb needs it alone, while a coroutine waits on it.
 local function enter(link)
   if core.is_held(link.conn) then raise_in_use(link) end
-  return check_not_telling(link)
+  return check_not_calling(link)
 end
 
 local function find(set, name)
@@ -206,14 +208,34 @@ local function find(set, name)
   return link or raise_not_available(name)
 end
 
+-- The options of a link's connection: its codecs are called on its behalf.
+local function link_options(link)
+  local options, codecs = {}, {}
+  for name, value in pairs(link.set.options) do options[name] = value end
+  if type(options.codecs) ~= "table" then return options end
+  for which, functions in pairs(options.codecs) do
+    codecs[which] = functions
+    if type(functions) == "table" then
+      codecs[which] = {}
+      for name, f in pairs(functions) do
+        codecs[which][name] = type(f) == "function" and function(value) return tell(link, f, value) end or f
+      end
+    end
+  end
+  options.codecs = codecs
+  return options
+end
+
 local function open_link(set, name, conninfo)
-  local conn, err = connection.connect(conninfo, set.options)
+  local link = { set = set, name = name }
+  local conn, err = connection.connect(conninfo, link_options(link))
   if not conn then
     raise("08001", "could not establish connection",
       { kind = err.kind, detail = err.message, connection_lost = err.connection_lost })
   end
   core.let_run(conn)
-  return { set = set, name = name, conn = conn }
+  link.conn = conn
+  return link
 end
 
 -- The link of that name; else, as in dblink, the name is a conninfo, of a link for
@@ -269,7 +291,7 @@ function verbs.connect(set, ...)
   check_conninfo(conninfo, "connstr")
   if conninfo == nil or n > 1 and name == nil then return nil end
   check_free(set, name)
-  if not name and set.unnamed then check_not_telling(set.unnamed) end
+  if not name and set.unnamed then check_not_calling(set.unnamed) end
   local link = open_link(set, name, conninfo)
   check_free(set, name, link.conn) -- other coroutines may have run meanwhile
   if name then
@@ -287,7 +309,7 @@ function verbs.disconnect(set, ...)
   local name = ...
   check_text(name, "connname")
   if name == nil and select("#", ...) > 0 then return nil end
-  check_not_telling(find(set, name)).conn:close()
+  check_not_calling(find(set, name)).conn:close()
   if name then
     set.links[name] = nil
   else
@@ -353,7 +375,7 @@ end
 function verbs.is_busy(set, ...)
   local name = read_name(...)
   if not name then return nil end
-  local link = check_not_telling(find(set, name))
+  local link = check_not_calling(find(set, name))
   local busy = link.conn:is_busy()
   leave(link)
   return busy and 1 or 0
@@ -377,14 +399,14 @@ end
 function verbs.cancel_query(set, ...)
   local name = read_name(...)
   if not name then return nil end
-  local link = check_not_telling(find(set, name))
+  local link = check_not_calling(find(set, name))
   local ok, err = link.conn:cancel(CANCEL_TIME)
   return ok and "OK" or err.kind == "timeout" and "cancel request timed out" or err.message
 end
 
 function verbs.error_message(set, ...)
   local name = read_name(...)
-  return name and check_not_telling(find(set, name)).conn:error_message()
+  return name and check_not_calling(find(set, name)).conn:error_message()
 end
 
 function verbs.get_notify(set, ...)
@@ -394,7 +416,7 @@ function verbs.get_notify(set, ...)
     if select("#", ...) > 0 then return nil end
     if not set.unnamed then return {} end
   end
-  local link, list = check_not_telling(find(set, name)), {}
+  local link, list = check_not_calling(find(set, name)), {}
   local notify = link.conn:get_notify()
   while notify do
     list[#list + 1] = { notify_name = notify.channel, be_pid = notify.pid, extra = notify.payload }
@@ -408,7 +430,10 @@ end
 
 -- A transaction is known by the moment it began; each row has a cursor open in it.
 local MOMENT = "extract(epoch FROM pg_catalog.now())"
-local STATE = "SELECT " .. MOMENT .. ", c.name FROM (SELECT 1) AS one LEFT JOIN pg_catalog.pg_cursors c ON true"
+local BEGIN = { "BEGIN; SELECT " .. MOMENT, decode = false }
+local STATE = {
+  "SELECT " .. MOMENT .. ", c.name FROM (SELECT 1) AS one LEFT JOIN pg_catalog.pg_cursors c ON true", decode = false,
+}
 
 -- A cursor's name as the server has it.
 local function fold(name)
@@ -424,7 +449,7 @@ function verbs.open(set, ...)
   if not complete then return nil end
   local link = enter(find(set, name))
   if link.conn:transaction_status() == "idle" then
-    local res = run(link, "BEGIN; SELECT " .. MOMENT)
+    local res = run(link, BEGIN)
     if not res then raise_internal(link, "begin error") end
     link.begun, link.cursors = res(1, 1), {}
   end
