@@ -140,7 +140,9 @@ int luaopen_dblink(lua_State *L)
 void dblink_push(lua_State *L, PGconn *pg, int how)
 {
     luaL_checkstack(L, 20, "dblink_push");
+    push_room(L, "dblink"); /* the verbs */
     push_room(L, "dblink.connection");
+    lua_remove(L, -2);
     lua_getfield(L, -1, "adopt"); /* room, adopt */
     Conn *c = dbl_conn_new(L);
     lua_replace(L, -3);

@@ -7,6 +7,7 @@
 
 #include <dblink.h>
 
+#include <malloc.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -32,13 +33,14 @@ static void *allocate(void *data, void *p, size_t old, size_t size)
 {
     Host *h = data;
     void *q = NULL;
+    size_t was = malloc_usable_size(p); /* LuaJIT forgets an array when its hash part is refused */
     if (size > (p ? old : 0) && h->refuse > 0 && (h->refuse == 1 || --h->refuse == 1))
         return NULL;
     if (size == 0)
         free(p);
     else if (!(q = realloc(p, size)))
         return NULL;
-    h->used += size - (p ? old : 0);
+    h->used += malloc_usable_size(q) - was;
     return q;
 }
 
@@ -222,40 +224,79 @@ static void ignore(void *data, const char *message)
     (void)message;
 }
 
+/* A connection that was given back with something under way upon it. */
+static void finish(PGconn *pg)
+{
+    PGresult *res;
+    while ((res = PQgetResult(pg)) != NULL) {
+        char *line;
+        if (PQresultStatus(res) == PGRES_COPY_IN)
+            PQputCopyEnd(pg, "given back");
+        else if (PQresultStatus(res) == PGRES_COPY_OUT)
+            while (PQgetCopyData(pg, &line, 0) > 0)
+                PQfreemem(line);
+        PQclear(res);
+    }
+}
+
 /* Wherever memory ends, nothing is lost, and the connection goes on. */
-static void refusals(void)
+static void refusals(const char *function)
 {
     PGconn *mine = open_pg();
     PQsetNoticeProcessor(mine, ignore, NULL);
+    PQclear(PQexec(mine, "create temporary table t (a int, b text); listen c"));
     for (int n = 2, done = 0; !done; n++) {
         Host h = {0};
         lua_State *L = open_state(&h);
         push(L, mine, DBLINK_BORROW);
-        run(L, 1,
-            "return function(conn)\n"
-            "local res = conn:query('select $1::int as a, $2::text as b, null as c', 1, 'x')\n"
-            "local row, list = res and res[1], {}\n"
-            "for r in (res and res:rows() or next), {} do list[#list + 1] = r end\n"
-            "local none, err = conn:query 'select nonsense'\n"
-            "local ok = conn:send_query \"do $$begin raise notice 'hello'; end$$\"\n"
-            "while ok and conn:get_result() do end\n"
-            "return tostring(err), #conn:notices()\n"
-            "end");
+        run(L, 1, function);
         lua_pushvalue(L, 1);
         h.refuse = n;
         int status = lua_pcall(L, 1, 0, 0);
         done = h.refuse > 1;
         h.refuse = 0;
+        if (done && status != 0)
+            fprintf(stderr, "%s\n",
+                    lua_tostring(L, -1) ? lua_tostring(L, -1) : lua_typename(L, lua_type(L, -1)));
         CHECK(!done || status == 0);
         lua_close(L);
         CHECK(h.used == 0);
-        PGresult *res;
-        while ((res = PQgetResult(mine)) != NULL)
-            PQclear(res);
+        finish(mine);
         CHECK(PQstatus(mine) == CONNECTION_OK);
+        if (PQtransactionStatus(mine) != PQTRANS_IDLE)
+            PQclear(PQexec(mine, "rollback"));
     }
     PQfinish(mine);
 }
+
+static const char *const queries =
+    "return function(conn)\n"
+    "local res = conn:query('select $1::int as a, $2::text as b, null as c', 1, 'x')\n"
+    "local row, list = res and res[1], {}\n"
+    "for r in (res and res:rows() or next), {} do list[#list + 1] = r end\n"
+    "local none, err = conn:query 'select nonsense'\n"
+    "local ok = conn:send_query \"do $$begin raise notice 'hello'; end$$\"\n"
+    "while ok and conn:get_result() do end\n"
+    "return tostring(err), #conn:notices()\n"
+    "end";
+
+static const char *const operations =
+    "return function(conn)\n"
+    "local ok, err = conn:transaction(function()\n"
+    "  local writer = assert(conn:copy_in 'copy t from stdin')\n"
+    "  for i = 1, 3 do assert(writer:row {i, 'a\\tb'}) end\n"
+    "  assert(writer:write '4\\tx\\n')\n"
+    "  assert(writer:finish())\n"
+    "  assert(conn:notify('c', 'hello'))\n"
+    "  return nil, conn:transaction(function() return conn:query 'select nonsense' end)\n"
+    "end)\n"
+    "assert(ok or err == nil or err.kind == 'memory', err)\n"
+    "for row in assert(conn:copy_out 'copy t to stdout'):rows {'int4'} do\n"
+    "  if row[1] == 3 then break end\n"
+    "end\n"
+    "local n = conn:notifications {limit = 1, timeout = 5}()\n"
+    "assert(n.payload == 'hello')\n"
+    "end";
 
 int main(int argc, char **argv)
 {
@@ -264,7 +305,8 @@ int main(int argc, char **argv)
     blame();
     hooks();
     pushing();
-    refusals();
+    refusals(queries);
+    refusals(operations);
     printf("all is well\n");
     return 0;
 }
