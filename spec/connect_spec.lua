@@ -104,26 +104,15 @@ describe("connecting", function()
     -- A listener that accepts nobody: its backlog takes the connection, and nothing ever answers.
     local silent, stop
     local function listen()
-      local name = os.tmpname()
-      os.remove(name)
-      local pipe = assert(io.popen(([[python3 -c '
-import socket, sys
-s = socket.socket(); s.bind(("127.0.0.1", 0)); s.listen(5)
-print(s.getsockname()[1]); sys.stdout.flush()
-open(sys.argv[1] + ".up", "w").close()
-import os, select
-os.mkfifo(sys.argv[1])
-open(sys.argv[1]).read()
-' %s]]):format(name)))
-      return pipe:read "*n", function()
-        server.until_true(function()
-          local fifo = io.open(name, "w")
-          if fifo then fifo:close() end
-          return fifo
-        end)
+      local pipe = assert(io.popen([[exec perl -MSocket -e '
+        socket(S, PF_INET, SOCK_STREAM, 0) and bind(S, pack_sockaddr_in(0, INADDR_LOOPBACK)) and listen(S, 5) or die;
+        $| = 1;
+        print((unpack_sockaddr_in(getsockname S))[0], " $$\n");
+        sleep 60']]))
+      local port, pid = pipe:read("*n", "*n")
+      return port, function()
+        os.execute(("kill %d"):format(pid))
         pipe:close()
-        os.remove(name)
-        os.remove(name .. ".up")
       end
     end
 
