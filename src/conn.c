@@ -58,6 +58,8 @@ int dbl_conn_is_free(lua_State *L, Conn *c)
         dbl_fail(L, DBL_USAGE, "on_notice cannot use the connection that called it");
     else if (c->held)
         dbl_fail(L, DBL_USAGE, DBL_HELD, c->sql);
+    else if (c->occupied)
+        dbl_fail(L, DBL_USAGE, "connection is in use: a stream or a pipeline was not closed");
     else
         return 1;
     return 0;
@@ -126,7 +128,9 @@ void dbl_conn_begin(Conn *c, const char *sql, size_t size, int goal)
     c->sql[size] = '\0';
     c->goal = (unsigned char)goal;
     c->fresh = 1;
-    c->failed = c->cancelled = c->copy = c->barred = 0;
+    c->failed = c->cancelled = c->copy = c->barred = c->over = c->done = 0;
+    c->bytes = 0;
+    c->turn++;
     if (c->kept) {
         PQclear(c->kept);
         c->kept = NULL;
@@ -183,14 +187,17 @@ void dbl_conn_close(lua_State *L, int i)
     c->pg = NULL;
     c->attempt = NULL;
     c->copy = DBL_COPY_NONE;
+    c->occupied = 0;
+    c->turn++;
     if (c->born != dbl_forks()) {
         if (fd >= 0 && !c->borrowed)
             close(fd);
         return;
     }
     PQclear(c->kept);
+    PQclear(c->whole);
     PQfreemem(c->line);
-    c->kept = NULL;
+    c->kept = c->whole = NULL;
     c->line = NULL;
     dbl_requests_forget(&c->requests);
     if (attempt) {

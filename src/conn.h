@@ -22,7 +22,12 @@ enum {
     DBL_GOAL_COPY,         /* a COPY has begun, its answer kept; without one as LAST */
     DBL_GOAL_NOTIFICATION, /* there is one, or the connection is lost */
     DBL_GOAL_LINE,         /* a line of the COPY is there; after the last one as LAST */
+    DBL_GOAL_TAKE,         /* dbl_take gives something, even if output is left */
+    DBL_GOAL_ROOM,         /* the same, or no output is left */
 };
+
+/* Why a query has to be stopped, though its socket may have more. */
+enum { DBL_OVER_BUDGET = 1, DBL_OVER_MEMORY, DBL_OVER_TIME };
 
 /* Who keeps others off the connection. */
 enum { DBL_HELD_BY_COROUTINE = 1, DBL_HELD_BY_HANDLER };
@@ -41,6 +46,7 @@ typedef struct Conn {
     PGconn *pg;       /* NULL: closed, or still connecting */
     Attempt *attempt; /* while connecting */
     PGresult *kept;   /* on its way to Lua: nothing is lost when Lua raises */
+    PGresult *whole;  /* of rows that come one by one, under a budget */
     char *line;       /* likewise, of a COPY */
     int line_size;    /* -1: there was the last one */
     unsigned copies;  /* how many were served: the number of the last one */
@@ -49,6 +55,11 @@ typedef struct Conn {
     Request *requests;         /* to cancel, that are or were under way */
     const dblink_hooks *hooks; /* of the host, or NULL */
     double deadline;           /* of the operation under way, or DBL_NEVER */
+    size_t budget;             /* bytes that the rows of a query may have, or 0 */
+    size_t most, bytes;        /* the same of the query under way, and how many they have */
+    lua_Integer clock;         /* counts the uses of cached statements */
+    unsigned codecs;           /* counts the changes of its codecs */
+    unsigned turn;             /* counts what begins: a stream knows by it that its time is over */
     unsigned born;             /* the fork generation it was opened in */
     unsigned char goal;        /* DBL_GOAL_... */
     unsigned char need;        /* what the last step wanted */
@@ -62,6 +73,11 @@ typedef struct Conn {
     unsigned char borrowed;  /* pg is the host's, to be given back: DBL_WAS_... */
     unsigned char listening; /* LISTEN was run in this session */
     unsigned char tells;     /* notices are for options.on_notice */
+    unsigned char over;      /* DBL_OVER_..., or 0: the query has to be stopped */
+    unsigned char done;      /* how many of its statements went well */
+    unsigned char occupied;  /* by a stream or a pipeline, which state(conn).occupant ends */
+    unsigned char discarded; /* its prepared statements were */
+    unsigned char caching;   /* queries with parameters are prepared: state(conn).statements */
     unsigned char plain;     /* its wait is poll(2): C may block in place */
     unsigned char runs_on;   /* what runs on the server when it is closed may go on */
     unsigned char held;      /* DBL_HELD_..., or 0 */

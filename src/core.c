@@ -19,12 +19,14 @@
 #include "notify.h"
 #include "null.h"
 #include "pair.h"
+#include "query.h"
 #include "receive.h"
 #include "render.h"
 #include "result.h"
 #include "row.h"
 #include "send.h"
 #include "text.h"
+#include "stream.h"
 
 #define VERSION "0.1.0"
 
@@ -95,8 +97,8 @@ static int flag(lua_State *L, int i, const char *name, int bit)
     return set ? bit : 0;
 }
 
-/* core.configure(conn, {plain=, tells=, raw=, null=, codecs=, array=, number=}): how it waits and
- * how its results are read. */
+/* core.configure(conn, {plain=, tells=, raw=, null=, codecs=, array=, number=, caching=,
+ * max_bytes=}): how it waits, how its results are read, and how big they may be. */
 static int configure(lua_State *L)
 {
     Conn *c = dbl_conn_any(L, 1);
@@ -108,6 +110,9 @@ static int configure(lua_State *L)
                         flag(L, 2, "codecs", DBL_READ_CODECS) |
                         flag(L, 2, "array", DBL_READ_ARRAYS) |
                         flag(L, 2, "number", DBL_READ_NUMBER));
+    c->caching = (unsigned char)flag(L, 2, "caching", 1);
+    lua_getfield(L, 2, "max_bytes");
+    c->budget = dbl_budget(lua_tonumber(L, -1));
     return 0;
 }
 
@@ -118,10 +123,12 @@ static int let_run(lua_State *L)
     return 0;
 }
 
-/* core.use_codecs(conn): from now on its state has `codecs`. */
+/* core.use_codecs(conn): its state has `codecs` from now on, or other ones. */
 static int use_codecs(lua_State *L)
 {
-    dbl_conn_any(L, 1)->habits |= DBL_READ_CODECS;
+    Conn *c = dbl_conn_any(L, 1);
+    c->habits |= DBL_READ_CODECS;
+    c->codecs++;
     return 0;
 }
 
@@ -233,7 +240,6 @@ static void push_features(lua_State *L)
 static void push_methods(lua_State *L)
 {
     static const luaL_Reg *const rooms[] = {
-        dbl_send_methods,
         dbl_receive_methods,
         dbl_escape_methods,
         dbl_notify_methods,
@@ -251,7 +257,7 @@ int luaopen_dblink_core(lua_State *L)
         functions,          dbl_conn_functions,    dbl_connect_functions, dbl_result_functions,
         dbl_send_functions, dbl_receive_functions, dbl_cancel_functions,  dbl_escape_functions,
         dbl_copy_functions, dbl_notify_functions,  dbl_hooks_functions,   dbl_crowd_functions,
-        dbl_pair_functions, dbl_literal_functions,
+        dbl_pair_functions, dbl_literal_functions, dbl_stream_functions,
     };
     dbl_fail_open(L);
     dbl_null_open(L);

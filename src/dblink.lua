@@ -9,6 +9,8 @@ local values = require "dblink.values"
 require "dblink.copy"
 require "dblink.notify"
 require "dblink.transaction"
+require "dblink.stream"
+require "dblink.statement"
 
 local dblink = {
   _VERSION = core.version,

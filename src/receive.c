@@ -99,20 +99,31 @@ static int step_copy(Conn *c)
     return 1;
 }
 
-/* A session that listens is told apart, so that a pool does not lend it on. */
+static void forget(Conn *c)
+{
+    PQclear(c->kept);
+    c->kept = NULL;
+    c->failed = c->done = 0;
+}
+
+/* A session that listens is told apart, so that a pool does not lend it on; and
+ * one that has lost its prepared statements. */
 static void note_command(Conn *c, PGresult *res)
 {
     const char *tag = PQcmdStatus(res);
     if (tag[0] == 'L' && strcmp(tag, "LISTEN") == 0)
         c->listening = 1;
+    else if (tag[0] == 'D' &&
+             (strcmp(tag, "DISCARD ALL") == 0 || strcmp(tag, "DEALLOCATE ALL") == 0))
+        c->discarded = 1;
 }
 
-/* Of all the results of a query its first error is kept, else the last. */
-static void keep(Conn *c, PGresult *res)
+void dbl_keep(Conn *c, PGresult *res)
 {
     if (is_copy(res))
         meet_copy(c, res);
     note_command(c, res);
+    c->done += !is_error(res);
     if (c->failed) {
         PQclear(res);
         return;
@@ -120,6 +131,59 @@ static void keep(Conn *c, PGresult *res)
     c->failed = (unsigned char)is_error(res);
     PQclear(c->kept);
     c->kept = res;
+}
+
+static int is_active(const PGconn *pg)
+{
+    return PQtransactionStatus(pg) == PQTRANS_ACTIVE;
+}
+
+size_t dbl_weigh(const PGresult *res, int row)
+{
+    size_t bytes = 0;
+    for (int j = PQnfields(res); j-- > 0;)
+        bytes += (size_t)PQgetlength(res, row, j) + sizeof(Cell);
+    return bytes;
+}
+
+static int add_row(Conn *c, const PGresult *row)
+{
+    c->bytes += dbl_weigh(row, 0);
+    if (c->bytes > c->most)
+        return DBL_OVER_BUDGET;
+    if (!c->whole)
+        c->whole = PQcopyResult(row, PG_COPYRES_ATTRS);
+    if (!c->whole)
+        return DBL_OVER_MEMORY;
+    for (int i = PQntuples(c->whole), j = 0; j < PQnfields(row); j++) {
+        int size = PQgetisnull(row, 0, j) ? -1 : PQgetlength(row, 0, j);
+        if (!PQsetvalue(c->whole, i, j, PQgetvalue(row, 0, j), size))
+            return DBL_OVER_MEMORY;
+    }
+    return 0;
+}
+
+/* Under a budget rows come one by one, and are put together in c->whole: NULL until
+ * the result is complete.  What is too big has to be stopped. */
+static PGresult *join(Conn *c, PGresult *res)
+{
+    PGresult *whole = c->whole;
+    if (PQresultStatus(res) == PGRES_SINGLE_TUPLE) {
+        if (!c->over && !c->failed)
+            c->over = (unsigned char)add_row(c, res);
+        PQclear(res);
+        return NULL;
+    }
+    c->whole = NULL;
+    if (!whole)
+        return res;
+    if (c->over || PQresultStatus(res) != PGRES_TUPLES_OK) {
+        PQclear(whole);
+        return res;
+    }
+    strcpy(PQcmdStatus(whole), PQcmdStatus(res));
+    PQclear(res);
+    return whole;
 }
 
 static int step_attempt(Conn *c)
@@ -146,6 +210,42 @@ static int end_query(Conn *c)
     return c->barred ? DBL_READ : 0;
 }
 
+int dbl_take(Conn *c, PGresult **res)
+{
+    *res = PQgetResult(c->pg);
+    if (!*res) {
+        if (c->most)
+            PQsetSingleRowMode(c->pg); /* for the next query of a pipeline */
+        return DBL_END;
+    }
+    if (c->most)
+        *res = join(c, *res);
+    return *res ? DBL_RESULT : DBL_PIECE;
+}
+
+/* Takes what has arrived of a query, or of a pipeline: 0 when that was all.  What
+ * a pipeline brought before a sync that is not its last went before the query. */
+static int receive(Conn *c)
+{
+    PGresult *res;
+    int what = dbl_take(c, &res);
+    if (what == DBL_END) {
+        if (is_active(c->pg))
+            return 1;
+        if (PQpipelineStatus(c->pg) != PQ_PIPELINE_OFF && PQstatus(c->pg) == CONNECTION_OK)
+            PQexitPipelineMode(c->pg);
+        return 0;
+    }
+    if (what == DBL_RESULT && PQresultStatus(res) == PGRES_PIPELINE_SYNC) {
+        PQclear(res);
+        if (is_active(c->pg))
+            forget(c);
+    } else if (what == DBL_RESULT) {
+        dbl_keep(c, res);
+    }
+    return 1;
+}
+
 static int step_query(Conn *c)
 {
     PGconn *pg = c->pg;
@@ -166,19 +266,27 @@ static int step_query(Conn *c)
         if ((c->copy && !step_copy(c)) || PQisBusy(pg)) {
             if (dbl_tls_pending(pg) && PQconsumeInput(pg))
                 continue;
+            if (c->goal == DBL_GOAL_ROOM && !write)
+                return 0;
             return c->copy == DBL_COPY_REFUSE ? DBL_READ | DBL_WRITE : DBL_READ | write;
         }
-        if (c->goal == DBL_GOAL_NEXT)
-            return write ? DBL_READ | write : end_query(c);
-        if (c->line)
+        switch (c->goal) {
+        case DBL_GOAL_NEXT:
+            if (!c->most || c->kept)
+                return write ? DBL_READ | write : end_query(c);
+            break;
+        case DBL_GOAL_TAKE:
+        case DBL_GOAL_ROOM:
             return 0;
-        PGresult *res = PQgetResult(pg);
-        if (!res) {
+        default:
+            if (c->line)
+                return 0;
+        }
+        if (!receive(c)) {
             if (!end_query(c))
                 c->goal = DBL_GOAL_NEXT;
             return c->barred ? DBL_READ : 0;
         }
-        keep(c, res);
         if (c->copy && c->goal == DBL_GOAL_COPY)
             return 0;
     }
@@ -187,19 +295,26 @@ static int step_query(Conn *c)
 int dbl_step(Conn *c)
 {
     int need = c->attempt ? step_attempt(c) : step_query(c);
+    if (c->over)
+        need |= DBL_READ; /* until it is drained */
     c->need = (unsigned char)need;
     return need;
 }
 
 void dbl_drain(Conn *c)
 {
+    if (c->occupied && PQpipelineStatus(c->pg) != PQ_PIPELINE_OFF)
+        PQpipelineSync(c->pg);
+    c->turn++;
     c->goal = DBL_GOAL_LAST;
-    c->failed = 1; /* of any kind: keep() then keeps nothing more */
+    c->occupied = c->over = 0;
+    c->failed = 1; /* of any kind: dbl_keep then keeps nothing more */
     if (c->copy == DBL_COPY_SERVED && c->line_size >= 0)
         leave_copy(c);
     PQclear(c->kept);
+    PQclear(c->whole);
     PQfreemem(c->line);
-    c->kept = NULL;
+    c->kept = c->whole = NULL;
     c->line = NULL;
 }
 
@@ -239,16 +354,16 @@ static void listen_to_signal(lua_State *L, int conn)
     lua_error(L);
 }
 
-int dbl_settle(lua_State *L, Conn *c)
+int dbl_settle_at(lua_State *L, Conn *c, int conn)
 {
     int need;
     if (c->fresh && !c->plain)
         return 0;
     while ((need = dbl_step(c)) != 0) {
-        if (!c->plain)
+        if (!c->plain || c->over)
             return 0;
         if (dbl_block(PQsocket(c->attempt ? c->attempt->pg : c->pg), need, dbl_wake(c)) < 0)
-            listen_to_signal(L, 1);
+            listen_to_signal(L, conn);
         if (overdue(c)) /* also while data floods in */
             return 0;
     }
@@ -273,6 +388,25 @@ static void push_kept_error(lua_State *L, Conn *c)
     dbl_push_result_error(L, c->kept, PQstatus(c->pg) == CONNECTION_BAD);
     if (c->cancelled && sqlstate && strcmp(sqlstate, "57014") == 0)
         set_string(L, "kind", DBL_CANCELLED);
+}
+
+int dbl_fail_stopped(lua_State *L, const Conn *c)
+{
+    if (c->over == DBL_OVER_BUDGET)
+        return dbl_fail(L, DBL_TOO_BIG, "the rows are bigger than max_bytes");
+    if (c->over == DBL_OVER_MEMORY)
+        return dbl_fail(L, DBL_MEMORY, "out of memory");
+    return dbl_fail(L, DBL_TIMEOUT, "the query took longer than its timeout");
+}
+
+int dbl_push_habits(lua_State *L, const Conn *c, int conn)
+{
+    if (!(c->reading & (DBL_READ_NULL | DBL_READ_CODECS)))
+        return 0;
+    dbl_getuservalue(L, conn);
+    if (c->own_null)
+        lua_getfield(L, -1, "call");
+    return lua_gettop(L);
 }
 
 /* Calls options.on_notice of the connection at 1 with the oldest notice. */
@@ -314,13 +448,7 @@ static int push_result(lua_State *L, Conn *c, int conn)
     if (!c->kept)
         return dbl_fail_conn(L, c->pg);
     if (!is_error(c->kept)) {
-        int special = c->reading & (DBL_READ_NULL | DBL_READ_CODECS);
-        if (special) {
-            dbl_getuservalue(L, conn);
-            if (c->own_null)
-                lua_getfield(L, -1, "call");
-        }
-        dbl_result_push(L, &c->kept, c->reading, special ? -1 : 0);
+        dbl_result_push(L, &c->kept, c->reading, dbl_push_habits(L, c, conn));
         return 1;
     }
     lua_pushnil(L);
@@ -370,7 +498,7 @@ static int unsettled(lua_State *L)
 /* Whether the next result, or the end, lies here: then the socket is not looked at. */
 static int has_arrived(Conn *c)
 {
-    return c->pg && !c->copy && !PQisBusy(c->pg) && !dbl_conn_barred(c);
+    return c->pg && !c->copy && !c->most && !PQisBusy(c->pg) && !dbl_conn_barred(c);
 }
 
 static int conn_get_result(lua_State *L)
@@ -387,7 +515,15 @@ static int conn_try_result(lua_State *L)
     Conn *c = dbl_conn_free(L, 1);
     if (!c)
         return 2;
-    return dbl_step(c) == 0 ? push_next(L, c) : unsettled(L);
+    if (dbl_step(c) == 0)
+        return push_next(L, c);
+    if (c->over) {
+        dbl_fail_stopped(L, c);
+        c->over = 0;
+        c->failed = 1; /* the rest goes by, and then is the end */
+        return 2;
+    }
+    return unsettled(L);
 }
 
 /* core.take_next(conn) and core.take_last(conn): what get_result and query end with
@@ -413,7 +549,7 @@ static int conn_is_busy(lua_State *L)
     while (!c->held && (need = dbl_step(c)) != 0 && !c->attempt && most-- > 0)
         if (dbl_block(PQsocket(c->pg), DBL_READ, 0) != 1)
             break;
-    lua_pushboolean(L, need != 0);
+    lua_pushboolean(L, need != 0 && !c->over);
     return 1;
 }
 
@@ -434,6 +570,10 @@ static int conn_turn(lua_State *L)
     int need = dbl_step(c);
     if (!need)
         return 0;
+    if (c->over) {
+        lua_pushboolean(L, 0);
+        return 1;
+    }
     c->held = 1;
     double wake = dbl_wake(c);
     dbl_push_events(L, need);
@@ -495,8 +635,7 @@ const luaL_Reg dbl_receive_methods[] = {
 static int conn_is_active(lua_State *L)
 {
     Conn *c = dbl_conn(L, 1);
-    lua_pushboolean(L, c->pg && PQstatus(c->pg) == CONNECTION_OK &&
-                           (PQtransactionStatus(c->pg) == PQTRANS_ACTIVE || dbl_conn_barred(c)));
+    lua_pushboolean(L, c->pg && (is_active(c->pg) || dbl_conn_barred(c)));
     return 1;
 }
 
@@ -527,6 +666,36 @@ static int conn_drain(lua_State *L)
     return 0;
 }
 
+/* core.stopped(conn): nil and why a query had to be stopped. */
+static int conn_stopped(lua_State *L)
+{
+    return dbl_fail_stopped(L, dbl_conn_any(L, 1));
+}
+
+/* core.is_occupied(conn): whether a stream or a pipeline has to be ended first. */
+static int conn_is_occupied(lua_State *L)
+{
+    lua_pushboolean(L, dbl_conn_any(L, 1)->occupied);
+    return 1;
+}
+
+/* core.was_discarded(conn): whether its prepared statements were, since the last time
+ * it was asked. */
+static int conn_was_discarded(lua_State *L)
+{
+    Conn *c = dbl_conn_any(L, 1);
+    lua_pushboolean(L, c->discarded);
+    c->discarded = 0;
+    return 1;
+}
+
+/* core.done(conn): how many statements of our own pipeline went well. */
+static int conn_done(lua_State *L)
+{
+    lua_pushinteger(L, dbl_conn_any(L, 1)->done);
+    return 1;
+}
+
 /* core.overdue(conn): whether its deadline has come. */
 static int conn_overdue(lua_State *L)
 {
@@ -540,7 +709,11 @@ const luaL_Reg dbl_receive_functions[] = {
     {"in_pipeline",   conn_in_pipeline  },
     {"is_listening",  conn_is_listening },
     {"set_listening", conn_set_listening},
+    {"is_occupied",   conn_is_occupied  },
+    {"was_discarded", conn_was_discarded},
+    {"done",          conn_done         },
     {"drain",         conn_drain        },
+    {"stopped",       conn_stopped      },
     {"overdue",       conn_overdue      },
     {"turn",          conn_turn         },
     {"settle",        conn_settle       },

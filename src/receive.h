@@ -14,10 +14,25 @@ int dbl_step(Conn *c);
 /* When dbl_step wants to be called even if the socket stays silent. */
 double dbl_wake(const Conn *c);
 
-/* Drives to the goal in place, for a connection whose wait is poll(2): 1 done;
+/* Drives to the goal in place (conn: the connection's stack index), for a connection whose wait is poll(2): 1 done;
  * 0: Lua must go on, for the wait is another, or the deadline has come.  Raises
  * where a signal made Lua want to (Ctrl-C); the query is stopped then. */
-int dbl_settle(lua_State *L, Conn *c);
+int dbl_settle_at(lua_State *L, Conn *c, int conn);
+static inline int dbl_settle(lua_State *L, Conn *c)
+{
+    return dbl_settle_at(L, c, 1);
+}
+
+/* Takes what libpq has ready (it must not be busy): a whole result, a piece of one
+ * that is kept back, or the end of a query. */
+enum { DBL_PIECE, DBL_RESULT, DBL_END };
+int dbl_take(Conn *c, PGresult **res);
+
+/* Of all the results of a query its first error is kept, else the last. */
+void dbl_keep(Conn *c, PGresult *res);
+
+/* The bytes that a row takes, as max_bytes counts them. */
+size_t dbl_weigh(const PGresult *res, int row);
 
 /* From now on the goal is the end, and what still comes goes nowhere. */
 void dbl_drain(Conn *c);
@@ -28,6 +43,13 @@ int dbl_copy_line(Conn *c);
 /* Pushes what is kept as a result, or as nil and an error: how many values.
  * conn: the connection's stack index. */
 int dbl_push_kept(lua_State *L, Conn *c, int conn);
+
+/* Pushes the table with `null` and `codecs` for what the query under way gives: its
+ * stack index, or 0 and nothing where there is neither. */
+int dbl_push_habits(lua_State *L, const Conn *c, int conn);
+
+/* nil and why the query had to be stopped. */
+int dbl_fail_stopped(lua_State *L, const Conn *c);
 
 extern const luaL_Reg dbl_receive_methods[];
 extern const luaL_Reg dbl_receive_functions[];

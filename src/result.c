@@ -147,15 +147,15 @@ static void describe(lua_State *L, Result *r, const PGresult *pg, int codecs, in
     }
 }
 
-int dbl_binary_ok(lua_State *L, const PGconn *pg, const PGresult *description, int reading,
-                  int uservalue)
+int dbl_binary_traits(lua_State *L, const PGresult *description, int reading, int uservalue)
 {
-    int top = lua_gettop(L), traits = 0, ok = !(reading & DBL_READ_RAW), codecs = 0;
+    int top = lua_gettop(L), columns = PQnfields(description), traits = 0, ok = columns > 0;
+    int codecs = 0;
     if (reading & DBL_READ_CODECS && uservalue) {
         lua_getfield(L, uservalue, "codecs");
         codecs = top + 1;
     }
-    for (int i = 0; i < PQnfields(description) && ok; i++) {
+    for (int i = 0; i < columns && ok; i++) {
         Column c = {.oid = PQftype(description, i), .binary = 1};
         if (resolve(L, &c, reading, codecs))
             lua_pop(L, 1);
@@ -163,7 +163,7 @@ int dbl_binary_ok(lua_State *L, const PGconn *pg, const PGresult *description, i
         traits |= c.type->traits;
     }
     lua_settop(L, top);
-    return ok && dbl_type_settled(pg, traits);
+    return ok ? traits : -1;
 }
 
 /* The bytes that a copy of names, values and command takes; SMALL_BYTES or more
@@ -213,7 +213,7 @@ Result *dbl_result_push(lua_State *L, PGresult **pg, int reading, int uservalue)
     int rows = PQntuples(*pg), columns = PQnfields(*pg);
     size_t bytes = measure(*pg, rows, columns);
     size_t extra = (size_t)columns * sizeof(Column);
-    int small = bytes < SMALL_BYTES;
+    int small = bytes < SMALL_BYTES && !(reading & DBL_READ_PIECES);
     if (small)
         extra += (size_t)rows * (size_t)columns * sizeof(Cell) + bytes;
     if (uservalue)
@@ -249,6 +249,21 @@ Result *dbl_result_push(lua_State *L, PGresult **pg, int reading, int uservalue)
     if (!small) /* the collector does not see this memory; let it hurry by as much */
         lua_gc(L, LUA_GCSTEP, (int)(PQresultMemorySize(r->pg) >> 10));
     return r;
+}
+
+Result *dbl_result_pieces(lua_State *L, PGresult **pg, int reading, int uservalue)
+{
+    Result *r = dbl_result_push(L, pg, reading | DBL_READ_PIECES, uservalue);
+    r->description = r->pg;
+    r->pg = NULL;
+    return r;
+}
+
+void dbl_result_next(Result *r, PGresult *pg)
+{
+    PQclear(r->pg);
+    r->pg = pg;
+    r->rows = pg ? PQntuples(pg) : 0;
 }
 
 static Result *any_result(lua_State *L, int i)
@@ -336,7 +351,8 @@ static int result_clear(lua_State *L)
 {
     Result *r = any_result(L, 1);
     PQclear(r->pg);
-    r->pg = NULL;
+    PQclear(r->description);
+    r->pg = r->description = NULL;
     r->cleared = 1;
     return 0;
 }

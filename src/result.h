@@ -22,6 +22,9 @@ enum {
     DBL_READ_NUMBER = 16, /* numeric as a number */
 };
 
+/* For dbl_result_pieces alone. */
+#define DBL_READ_PIECES 128
+
 typedef struct Column {
     const char *name;
     const Type *type; /* of the values, or of the elements of arrays */
@@ -38,7 +41,8 @@ typedef struct Cell {
 } Cell;
 
 typedef struct Result {
-    PGresult *pg; /* NULL: small, or cleared */
+    PGresult *pg;          /* NULL: small, or cleared */
+    PGresult *description; /* of one that comes in pieces: has the columns' names */
     int rows, columns;
     unsigned char status; /* ExecStatusType */
     unsigned char reading;
@@ -60,10 +64,14 @@ Decoder dbl_unreadable;
 int dbl_column_error(lua_State *L, const Column *c);
 
 /* Whether all columns of a description (a result, of PQsendDescribePrepared say) can be
- * asked for in binary and then give the same values as in text, in the session as it
- * is now.  reading and uservalue: those of the results to come. */
-int dbl_binary_ok(lua_State *L, const PGconn *pg, const PGresult *description, int reading,
-                  int uservalue);
+ * had in binary: the traits of their types, which dbl_type_settled takes, or -1 if not.
+ * reading and uservalue: those of the results to come. */
+int dbl_binary_traits(lua_State *L, const PGresult *description, int reading, int uservalue);
+
+/* Likewise, for rows that come in pieces: *pg has the columns, and no rows.  Then
+ * the pieces one after the other, each of which it takes. */
+Result *dbl_result_pieces(lua_State *L, PGresult **pg, int reading, int uservalue);
+void dbl_result_next(Result *r, PGresult *pg);
 
 /* The result at stack index i; raises where it is none or was cleared. */
 Result *dbl_result(lua_State *L, int i);

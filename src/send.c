@@ -1,193 +1,235 @@
 /*
- * send.c -- verbs that send: send_query and query.
+ * send.c -- verbs that send: send_query and query; prepare and close.
  *
  * Without parameters the simple protocol is spoken, which takes several
- * statements; with parameters the extended one.  Whatever is wrong with the
- * arguments is said before anything is sent.
+ * statements; with parameters the extended one.
+ *
+ * Those that core has give `false` where Lua must wait, and then end them with
+ * core.take_last(conn) or its like.
  */
 #include "send.h"
 
 #include <string.h>
 
 #include "fail.h"
-#include "param.h"
+#include "query.h"
 #include "receive.h"
 #include "result.h"
+#include "row.h"
 
-/* The SQL at stack index i: no NUL, which libpq would take for its end. */
-static const char *check_sql(lua_State *L, int i, size_t *size)
+enum { LONGEST_CACHED = 8192 }; /* bytes of SQL */
+
+/* Whether a statement for this SQL is worth keeping.  A marked parameter may bring
+ * a type of its own, which another call would not. */
+static int is_cacheable(lua_State *L, const Conn *c, const Query *q)
 {
-    const char *sql = dbl_check_string(L, i, "sql", size);
-    if (memchr(sql, '\0', *size))
-        dbl_misuse(L, "bad argument 'sql' (a NUL byte at %d)",
-                   (int)((const char *)memchr(sql, '\0', *size) - sql) + 1);
-    return sql;
-}
-
-/* How one query is to be run: the connection's habits, changed by its options. */
-typedef struct Query {
-    double deadline;
-    int goal, binary, reading;
-    int null; /* stack index of its own `null`, or 0 */
-    int params;
-} Query;
-
-/* A `null` of this query's own: noted beside the connection's user value. */
-static void note_null(lua_State *L, Query *q)
-{
-    dbl_getuservalue(L, 1);
-    lua_createtable(L, 0, 2);
-    lua_pushvalue(L, q->null);
-    lua_setfield(L, -2, "null");
-    lua_getfield(L, -2, "codecs");
-    lua_setfield(L, -2, "codecs");
-    lua_setfield(L, -2, "call");
-    lua_pop(L, 1);
-}
-
-/* Sends the SQL at index 2 with the values behind it.  1, or 0 with nil and an
- * error pushed; what is in progress is not disturbed then. */
-static int send(lua_State *L, Conn *c, Query *q)
-{
-    size_t size;
-    Params p = {0};
-    const char *sql = check_sql(L, 2, &size);
-    if (q->params > 0)
-        dbl_params(L, 3, q->params, &p);
-    if (q->null)
-        note_null(L, q);
-    /* Other settings would show: the values are the same in either format. */
-    if (q->binary && !(q->reading & DBL_READ_RAW))
-        q->binary = dbl_type_settled(c->pg, -1);
-    int sent = q->params > 0 || q->binary
-                   ? PQsendQueryParams(c->pg, sql, p.count, p.types, p.values, p.lengths, p.formats,
-                                       q->binary)
-                   : PQsendQuery(c->pg, sql);
-    if (!sent) {
-        dbl_fail_conn(L, c->pg);
+    if (!c->caching || lua_type(L, 2) != LUA_TSTRING || q->params == 0 || q->binary >= 0 ||
+        dbl_rawlen(L, 2) > LONGEST_CACHED)
         return 0;
-    }
-    dbl_conn_begin(c, sql, size, q->goal);
-    c->reading = (unsigned char)q->reading;
-    c->own_null = q->null != 0;
-    c->deadline = q->deadline;
+    for (int i = 3; i < 3 + q->params; i++)
+        if (lua_type(L, i) == LUA_TTABLE)
+            return 0;
     return 1;
 }
 
-/* Reads the options of the table at index t; its positional entries are counted. */
-static int read_options(lua_State *L, int t, Query *q)
+static void note_use(lua_State *L, Conn *c)
 {
-    int entries = 0;
-    for (lua_pushnil(L); lua_next(L, t); lua_pop(L, 1)) {
-        int key = lua_gettop(L) - 1, value = key + 1;
-        if (lua_type(L, key) == LUA_TNUMBER) {
-            int i = (int)lua_tointeger(L, key);
-            entries = i > entries ? i : entries;
-            continue;
-        }
-        const char *name = lua_type(L, key) == LUA_TSTRING ? lua_tostring(L, key) : "?";
-        if (strcmp(name, "timeout") == 0) {
-            if (lua_type(L, value) != LUA_TNUMBER || lua_tonumber(L, value) < 0)
-                dbl_misuse(L, "option timeout must be a number of seconds");
-            q->deadline = dbl_opt_deadline(L, value);
-        } else if (strcmp(name, "n") == 0) {
-            if (lua_type(L, value) != LUA_TNUMBER)
-                dbl_misuse(L, "option n must be a number");
-            int n = (int)lua_tointeger(L, value);
-            entries = n > entries ? n : entries;
-        } else if (strcmp(name, "binary") == 0) {
-            q->binary = lua_toboolean(L, value);
-        } else if (strcmp(name, "rows") == 0) {
-            const char *shape = lua_tostring(L, value);
-            int array = shape && strcmp(shape, "array") == 0;
-            if (!array && !(shape && strcmp(shape, "row") == 0))
-                dbl_misuse(L, "option rows must be \"row\" or \"array\"");
-            q->reading &= ~DBL_READ_ARRAYS;
-            q->reading |= array ? DBL_READ_ARRAYS : 0;
-        } else if (strcmp(name, "decode") == 0) {
-            q->reading &= ~DBL_READ_RAW;
-            q->reading |= lua_toboolean(L, value) ? 0 : DBL_READ_RAW;
-        } else if (strcmp(name, "null") == 0) {
-            q->reading |= DBL_READ_NULL;
-        } else {
-            dbl_misuse(L, "unknown option '%s'", name);
-        }
-    }
-    return entries;
+    lua_pushinteger(L, ++c->clock);
+    lua_rawseti(L, 2, DBL_STATEMENT_USED);
 }
 
-/* conn:query{sql, v1, v2, ..., timeout = ...}: puts the entries on the stack as
- * if they had been given one by one.  n, as table.pack sets it, counts nils at
- * the end. */
-static void spread(lua_State *L, Query *q)
+/* The SQL at index 2 is replaced by the statement that is cached for it: 0 where
+ * there is none, and Lua makes one. */
+static int use_cache(lua_State *L, Conn *c, Query *q)
 {
-    lua_settop(L, 2);
-    int entries = read_options(L, 2, q);
-    if (entries < 1)
-        dbl_misuse(L, "no SQL at [1]");
-    if (entries > DBL_MOST_PARAMS + 1)
-        dbl_misuse(L, "more parameters than PostgreSQL takes");
-    luaL_checkstack(L, entries + 8, "too many parameters");
-    for (int i = 1; i <= entries; i++)
-        lua_rawgeti(L, 2, i);
-    if (q->reading & DBL_READ_NULL) {
-        lua_getfield(L, 2, "null");
-        if (!lua_isnil(L, -1))
-            q->null = lua_gettop(L);
-        else
-            lua_pop(L, 1);
-    }
-    lua_remove(L, 2);
-    q->null -= q->null != 0;
-    q->params = entries - 1;
+    if (!is_cacheable(L, c, q))
+        return 1;
+    if (c->discarded)
+        return 0;
+    dbl_getuservalue(L, 1);
+    lua_getfield(L, -1, "statements");
+    lua_pushvalue(L, 2);
+    lua_rawget(L, -2); /* uservalue, statements, statement */
+    if (lua_isnil(L, -1))
+        return 0;
+    lua_rawgeti(L, -1, DBL_STATEMENT_BINARY);
+    if (lua_isnil(L, -1))
+        return 0;
+    lua_pop(L, 1);
+    lua_replace(L, 2);
+    lua_pop(L, 2);
+    q->statement = 2;
+    note_use(L, c);
+    return 1;
 }
 
-static Conn *prepare_query(lua_State *L, Query *q, int goal)
+static Conn *read_query(lua_State *L, Query *q)
 {
     Conn *c = dbl_conn_ready(L, 1);
     if (!c)
         return NULL;
-    *q = (Query){.deadline = DBL_NEVER, .goal = goal, .reading = c->habits};
-    if (lua_type(L, 2) == LUA_TTABLE)
-        spread(L, q);
-    else
-        q->params = lua_gettop(L) - 2;
+    dbl_query_read(L, c, q);
+    if (q->shape == DBL_ROW_VALUES)
+        dbl_misuse(L, "option rows = \"values\" is for conn:rows");
     return c;
 }
 
 static int conn_send_query(lua_State *L)
 {
     Query q;
-    Conn *c = prepare_query(L, &q, DBL_GOAL_NEXT);
-    if (!c || !send(L, c, &q))
+    Conn *c = read_query(L, &q);
+    if (!c || !dbl_query_send(L, c, &q))
         return 2;
+    dbl_query_begin(L, c, &q, DBL_GOAL_NEXT);
     c->deadline = DBL_NEVER;
     dbl_step(c); /* as much of it as the socket takes */
     lua_pushboolean(L, 1);
     return 1;
 }
 
-/* The result of the last statement; `false` where Lua must wait and then call
- * core.take_last(conn). */
-static int conn_query(lua_State *L)
+/* What a query ends with, here or in Lua. */
+static int push_last(lua_State *L, Conn *c)
 {
-    Query q;
-    Conn *c = prepare_query(L, &q, DBL_GOAL_LAST);
-    if (!c || !send(L, c, &q))
-        return 2;
-    if (!dbl_settle(L, c)) {
-        lua_pushboolean(L, 0);
-        return 1;
-    }
     return dbl_push_kept(L, c, 1);
 }
 
-const luaL_Reg dbl_send_methods[] = {
-    {"send_query", conn_send_query},
-    {NULL,         NULL           },
-};
+static int settle(lua_State *L, Conn *c, int (*take)(lua_State *, Conn *))
+{
+    if (dbl_settle(L, c))
+        return take(L, c);
+    lua_pushboolean(L, 0);
+    return 1;
+}
+
+static int run(lua_State *L, Conn *c, Query *q, int (*take)(lua_State *, Conn *))
+{
+    if (!dbl_query_send(L, c, q))
+        return 2;
+    dbl_query_begin(L, c, q, DBL_GOAL_LAST);
+    return settle(L, c, take);
+}
+
+/* The result of the last statement; nothing where a statement is to be cached first. */
+static int conn_query(lua_State *L)
+{
+    Query q;
+    Conn *c = read_query(L, &q);
+    if (!c)
+        return 2;
+    if (!use_cache(L, c, &q))
+        return 0;
+    return run(L, c, &q, push_last);
+}
+
+static int conn_query_uncached(lua_State *L)
+{
+    Query q;
+    Conn *c = read_query(L, &q);
+    return c ? run(L, c, &q, push_last) : 2;
+}
+
+/* Pushes what a statement whose results are described in c->kept has as its
+ * DBL_STATEMENT_BINARY. */
+static void push_binary(lua_State *L, Conn *c)
+{
+    int traits = -1, top = lua_gettop(L), reading = c->habits & ~DBL_READ_RAW;
+    if (c->kept && PQnfields(c->kept) > 0) {
+        dbl_getuservalue(L, 1);
+        traits = dbl_binary_traits(L, c->kept, reading, top + 1);
+    }
+    lua_settop(L, top);
+    if (traits < 0)
+        lua_pushboolean(L, 0);
+    else
+        lua_pushinteger(L, dbl_binary_habit(c, traits));
+}
+
+/* core.query_along(conn, statement, ...): a query whose statement is prepared along
+ * with it.  core.take_along(conn): the result and that. */
+static int push_along(lua_State *L, Conn *c)
+{
+    push_binary(L, c);
+    if (dbl_push_kept(L, c, 1) == 1)
+        lua_insert(L, -2);
+    return 2;
+}
+
+static int conn_query_along(lua_State *L)
+{
+    Query q;
+    dbl_conn_any(L, 1)->done = 0; /* also where nothing will be sent */
+    Conn *c = read_query(L, &q);
+    if (!c)
+        return 2;
+    note_use(L, c);
+    return run(L, c, &q, push_along);
+}
+
+/* core.prepare(conn, statement, seconds): prepares it, and asks what it takes and
+ * gives.  core.take_description(conn) ends it: a result without rows, that, and the
+ * OIDs of the parameters. */
+static int push_description(lua_State *L, Conn *c)
+{
+    int count = c->kept ? PQnparams(c->kept) : 0;
+    push_binary(L, c);
+    lua_createtable(L, count, 0);
+    for (int i = 0; i < count; i++) {
+        dbl_pushint8(L, PQparamtype(c->kept, i));
+        lua_rawseti(L, -2, i + 1);
+    }
+    if (dbl_push_kept(L, c, 1) == 2)
+        return 2;
+    lua_insert(L, -3);
+    return 3;
+}
+
+static int conn_prepare(lua_State *L)
+{
+    Conn *c = dbl_conn_ready(L, 1);
+    if (!c)
+        return 2;
+    luaL_checktype(L, 2, LUA_TTABLE);
+    lua_rawgeti(L, 2, DBL_STATEMENT_SQL);
+    dbl_check_sql(L, lua_gettop(L), &(size_t){0});
+    Query q = {.deadline = dbl_opt_deadline(L, 3), .reading = c->habits, .statement = 2};
+    if (!dbl_query_prepare(L, c, &q))
+        return 2;
+    dbl_query_begin(L, c, &q, DBL_GOAL_LAST);
+    return settle(L, c, push_description);
+}
+
+/* core.close_statement(conn, what): as dbl_send_close wants it. */
+static int conn_close_statement(lua_State *L)
+{
+    size_t size;
+    Conn *c = dbl_conn_ready(L, 1);
+    if (!c)
+        return 2;
+    const char *what = dbl_check_string(L, 2, "statement", &size);
+    if (!dbl_send_close(c->pg, what))
+        return dbl_fail_conn(L, c->pg);
+    dbl_conn_begin(c, what, size, DBL_GOAL_LAST);
+    return settle(L, c, push_last);
+}
+
+static int conn_take_along(lua_State *L)
+{
+    return push_along(L, dbl_conn(L, 1));
+}
+
+static int conn_take_description(lua_State *L)
+{
+    return push_description(L, dbl_conn(L, 1));
+}
 
 const luaL_Reg dbl_send_functions[] = {
-    {"query", conn_query},
-    {NULL,    NULL      },
+    {"send_query",       conn_send_query      },
+    {"query",            conn_query           },
+    {"query_uncached",   conn_query_uncached  },
+    {"query_along",      conn_query_along     },
+    {"take_along",       conn_take_along      },
+    {"prepare",          conn_prepare         },
+    {"take_description", conn_take_description},
+    {"close_statement",  conn_close_statement },
+    {NULL,               NULL                 },
 };

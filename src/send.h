@@ -3,7 +3,6 @@
 
 #include "compat.h"
 
-extern const luaL_Reg dbl_send_methods[];
 extern const luaL_Reg dbl_send_functions[];
 
 #endif

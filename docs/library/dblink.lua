@@ -51,6 +51,8 @@ function err:is(condition) end
 ---@field json {decode: fun(text: string): any}?
 ---@field codecs table?
 ---@field decode boolean?
+---@field max_bytes number|false|nil
+---@field statement_cache integer|false|nil
 
 ---@param conninfo string|table
 ---@param options dblink.options?
@@ -165,6 +167,15 @@ function conn:json(sql, ...) end
 ---@return dblink.codec? codec
 ---@return dblink.error? err
 function conn:codec(type, codec) end
+---@param sql string|table
+---@return dblink.stream stream
+function conn:rows(sql, ...) end
+---@param sql string
+---@param name string?
+---@param seconds number?
+---@return dblink.statement? statement
+---@return dblink.error? err
+function conn:prepare(sql, name, seconds) end
 ---@param sql string
 ---@return dblink.result[]? results
 ---@return dblink.error? err
@@ -254,6 +265,32 @@ function reader:row() end
 ---@return fun(): any[]?
 function reader:rows(types) end
 function reader:close() end
+
+---@class dblink.stream
+---@operator call: any
+local stream = {}
+---@return any ... the row
+function stream:next() end
+---@return table[]? columns
+---@return dblink.error? err
+function stream:columns() end
+function stream:close() end
+
+---@class dblink.statement
+local stmt = {}
+---@return dblink.result? result
+---@return dblink.error? err
+function stmt:query(...) end
+---@return true? sent
+---@return dblink.error? err
+function stmt:send_query(...) end
+---@return dblink.stream stream
+function stmt:rows(...) end
+---@return {parameters: integer[], columns: table[]}
+function stmt:describe() end
+---@return true? closed
+---@return dblink.error? err
+function stmt:close() end
 
 ---@class dblink.result
 ---@field status string

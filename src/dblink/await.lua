@@ -119,6 +119,39 @@ function await.stop(conn)
   return true
 end
 
+-- Stops what has come to its deadline, or over its max_bytes: nil and an error.
+function await.give_up(conn)
+  local _, why = core.stopped(conn)
+  local ok, err = await.stop(conn)
+  if ok then return nil, why end
+  err.connection_lost = true
+  return nil, err
+end
+
+-- Ends a verb that was begun in C: waits, then take(conn) gives its results; or nil
+-- and an error.
+function await.finish(conn, take)
+  if not await.settle(conn) then return await.give_up(conn) end
+  return take(conn)
+end
+
+-- Begins a verb in C: begin(conn, ...). What a stream or a pipeline left unfinished
+-- on the connection is ended before.
+function await.begin(begin, conn, ...)
+  if core.is_occupied(conn) then state(conn).occupant:close(true) end
+  return begin(conn, ...)
+end
+
+local function seen_through(conn, take, res, ...)
+  if res == false then return await.finish(conn, take) end
+  return res, ...
+end
+
+-- The whole of a verb: begin(conn, ...) in C, the wait, take(conn).
+function await.conclude(begin, take, conn, ...)
+  return seen_through(conn, take, await.begin(begin, conn, ...))
+end
+
 -- Ctrl-C in a plain script: nothing is left running.
 core.on_interrupt(await.stop)
 

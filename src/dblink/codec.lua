@@ -11,10 +11,8 @@ local codec = {}
 
 local function habits(conn)
   local s = state(conn)
-  if not s.codecs then
-    s.codecs = {}
-    core.use_codecs(conn)
-  end
+  s.codecs = s.codecs or {}
+  core.use_codecs(conn)
   return s.codecs
 end
 

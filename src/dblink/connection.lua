@@ -16,31 +16,12 @@ local connection = {}
 
 local methods = core.methods
 
--- The deadline has come: stop the query, and say so.
-function connection.timed_out(conn, what)
-  local ok, err = await.stop(conn)
-  if not ok then
-    err.connection_lost = true
-    return nil, err
-  end
-  return nil, core.failure("timeout", what .. " took longer than its timeout")
-end
-
-local function finish(conn, take)
-  if not await.settle(conn) then return connection.timed_out(conn, "the query") end
-  return take(conn)
-end
-
-function methods:query(...)
-  local res, err = core.query(self, ...)
-  if res == false then res, err = finish(self, core.take_last) end
-  return res, err
+function methods:send_query(...)
+  return await.begin(core.send_query, self, ...)
 end
 
 function methods:get_result(seconds)
-  local res, err = core.get_result(self, seconds)
-  if res == false then res, err = finish(self, core.take_next) end
-  return res, err
+  return await.conclude(core.get_result, core.take_next, self, seconds)
 end
 
 --- A query's result as JSON, or nil and an error.
@@ -88,6 +69,7 @@ end
 function methods:reset(seconds)
   local ok, err = core.reset_start(self, seconds)
   if not ok then return nil, err end
+  state(self).statements, state(self).cached = {}, 0
   return connection.open(self)
 end
 
@@ -98,7 +80,15 @@ methods.notices = core.take_notices
 local OPTIONS = {
   wait = true, timeout = true, null = true, decode = true, rows = true, on_notice = true,
   int8 = true, numeric = true, json = true, codecs = true,
+  max_bytes = true, statement_cache = true,
 }
+
+local function check_number(options, name)
+  local value = options[name]
+  if value and (type(value) ~= "number" or value < 0) then
+    core.misuse(("option %s must be a number, or false"):format(name))
+  end
+end
 
 -- Gives a new connection its wait and its habits.
 function connection.configure(conn, options, how)
@@ -112,7 +102,11 @@ function connection.configure(conn, options, how)
   if options.on_notice ~= nil and type(options.on_notice) ~= "function" then
     core.misuse("option on_notice must be a function")
   end
+  check_number(options, "max_bytes")
+  check_number(options, "statement_cache")
   s.wait, s.plain = how, how.plain
+  s.statements, s.cached = {}, 0
+  s.statement_cache = options.statement_cache == nil and 100 or options.statement_cache or 0
   s.null, s.on_notice = options.null, options.on_notice
   codec.configure(conn, options)
   core.configure(conn, {
@@ -123,6 +117,8 @@ function connection.configure(conn, options, how)
     array = options.rows == "array",
     number = options.numeric == "number",
     codecs = s.codecs ~= nil,
+    max_bytes = options.max_bytes or nil,
+    caching = s.statement_cache > 0,
   })
 end
 
@@ -168,9 +164,9 @@ function connection.connect(conninfo, options)
   return opened, why
 end
 
--- A connection that a host hands over (dblink_push).
+-- A connection that a host hands over (dblink_push): nothing is left behind in its session.
 function connection.adopt(conn)
-  connection.configure(conn, {}, connection.find_wait())
+  connection.configure(conn, { statement_cache = false }, connection.find_wait())
 end
 
 return connection

@@ -4,7 +4,6 @@
 -- when the socket has to be waited for does the loop in here turn.
 local core = require "dblink.core"
 local await = require "dblink.await"
-local connection = require "dblink.connection"
 
 local methods, Writer, Reader = core.methods, core.Writer.__index, core.Reader.__index
 
@@ -30,7 +29,7 @@ local function begin(conn, sql, out)
   if not ok then return nil, err end
   ok, err = core.copy_begin(conn, seconds)
   if ok == nil then return nil, err end
-  if not ok and not await.settle(conn) then return connection.timed_out(conn, "the COPY") end
+  if not ok and not await.settle(conn) then return await.give_up(conn) end
   local copy, failure = core.copy_take(conn, out)
   if not copy then await.stop(conn) end
   return copy, failure
@@ -40,7 +39,7 @@ end
 local function wait(copy)
   local conn = core.copy_conn(copy)
   if await.settle(conn) then return true end
-  return connection.timed_out(conn, "the COPY")
+  return await.give_up(conn)
 end
 
 --- Begins a COPY ... FROM STDIN: a writer.
