@@ -5,6 +5,9 @@ local server = require "support.server"
 -- The same by C's own loop and by Lua's.
 local waits = { ["a plain script"] = "poll", ["a wait of its own"] = { wait = core.poll, forget = function() end } }
 
+-- Under the sanitizers' collector, which never rests, a row costs a thousand times as much.
+local FEW = os.getenv "DBLINK_UNDER"
+
 for where, wait in pairs(waits) do
   describe("COPY in " .. where, function()
     local conn, name
@@ -317,9 +320,6 @@ for where, wait in pairs(waits) do
     end)
   end)
 end
-
--- Under the sanitizers' collector, which never rests, a row costs a thousand times as much.
-local FEW = os.getenv "DBLINK_UNDER"
 
 describe("a COPY that nobody finishes", function()
   it("fails when its writer is collected", function()
