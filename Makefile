@@ -3,6 +3,7 @@
 #   make build                 the module for every Lua, in build/<lua>/
 #   make test LUA=5.4          one Lua; BUSTED="--filter=cancel" for some tests
 #   make asan                  the suite under sanitizers and a hard-working collector (ASAN_LUAS)
+#   make test-tls              the suite over TCP with TLS and SCRAM
 #   make test-matrix           the suite with libpq and server 17 and 18, and Lua 5.5 (Debians of its own)
 #   make soak                  100,000 queries with cancels and deadlines at random moments (QUERIES, SEED)
 #   make lint format floors rock rockspec bench clean
@@ -33,7 +34,7 @@ PG        = spec/support/pg run
 AGAIN     = $(MAKE) --no-print-directory
 LUA_ENV   = env LUA_INIT= LUA_PATH="./src/?.lua;./spec/?.lua;;" LUA_CPATH="./$(BUILD)/$(1)/?.so;;"
 
-.PHONY: all build static install-static demo test test-matrix soak asan lint format floors rock rockspec bench install clean
+.PHONY: all build static install-static demo test test-tls test-matrix soak asan lint format floors rock rockspec bench install clean
 .SUFFIXES:
 all: build
 
@@ -73,6 +74,11 @@ demo: setup.build setup.server
 test: setup.build setup.test
 	@$(AGAIN) -s build static
 	@BUILD=$(BUILD) spec/support/test $(LUAS) -- $(BUSTED)
+
+# Everything once more over TCP with TLS and SCRAM.
+test-tls: setup.build setup.test
+	@$(AGAIN) -s build static
+	@DBLINK_TLS=1 BUILD=$(BUILD) spec/support/test $(LUAS) -- $(BUSTED)
 
 test-matrix:
 	@spec/support/matrix

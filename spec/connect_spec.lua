@@ -1,5 +1,6 @@
 local dblink = require "dblink"
 local server = require "support.server"
+local wire = require "support.wire"
 
 -- What a conninfo is refused with.
 local function refusal(conninfo, options)
@@ -100,24 +101,16 @@ describe("connecting", function()
     conn:close()
   end)
 
-  describe("to a silent host", function()
-    -- A listener that accepts nobody: its backlog takes the connection, and nothing ever answers.
-    local silent, stop
-    local function listen()
-      local pipe = assert(io.popen([[exec perl -MSocket -e '
-        socket(S, PF_INET, SOCK_STREAM, 0) and bind(S, pack_sockaddr_in(0, INADDR_LOOPBACK)) and listen(S, 5) or die;
-        $| = 1;
-        print((unpack_sockaddr_in(getsockname S))[0], " $$\n");
-        sleep 60']]))
-      local port, pid = pipe:read("*n", "*n")
-      return port, function()
-        os.execute(("kill %d"):format(pid))
-        pipe:close()
-      end
-    end
+  if not server.own then return end
 
-    before_each(function() silent, stop = listen() end)
-    after_each(function() stop() end)
+  describe("to a silent host", function()
+    local relay, silent -- it takes the connection, and nothing ever answers
+    before_each(function()
+      relay = wire.open()
+      relay "hold"
+      silent = relay.port
+    end)
+    after_each(function() relay:close() end)
 
     it("keeps connect_timeout, which libpq itself does not here", function()
       local err = refusal(("host=127.0.0.1 port=%d connect_timeout=1 user=x"):format(silent))
@@ -150,7 +143,7 @@ describe("connecting", function()
 end)
 
 if server.own then
-  describe("a wrong password", function()
+  describe("a wrong password #socket", function()
     it("is the server's to refuse, and is not told", function()
       local err = refusal(server.conninfo .. " user=pwuser password=hush")
       assert.matches('password authentication failed for user "pwuser"', err.message)

@@ -120,7 +120,7 @@ insert into nums select g, 'v' || g from generate_series(1, 5) g;
 create table par(id int primary key);
 create table chi(pid int references par deferrable initially deferred)]]
 
-describe("beside the real dblink,", function()
+describe("beside the real dblink #socket,", function()
   if not server.own then return pending "needs a server of our own: databases, an extension" end
   local admin, session
   local databases = {}

@@ -230,9 +230,14 @@ describe("the recorded case", function()
     assert(admin:query(("drop database %s with (force)"):format(database)))
   end)
 
+  -- Recorded where no password was asked for.
+  local only_by_socket = {
+    ["connect-wrong-password"] = " #socket", ["connect-role-limit"] = " #socket", ["pkey-no-privilege"] = " #socket",
+  }
+
   for _, one in ipairs(recorded.cases) do
     local only = one.only_on and table.concat(one.only_on, " ")
-    it(one.id, function()
+    it(one.id .. (only_by_socket[one.id] or ""), function()
       if only and not only:find(version(), 1, true) then return pending("recorded on " .. only) end
       for _, sql in ipairs(one.setup_sql or {}) do assert(case.local_conn:exec_all(sql)) end
       for i, step in ipairs(one.steps) do
