@@ -123,8 +123,9 @@ describe("a connection", function()
 
   it("comes back with reset after its backend was killed", function()
     local admin = server.connect()
-    admin:query("select pg_terminate_backend($1)", conn:backend_pid())
-    server.until_true(function() return server.backends(admin, "conn_spec") == 0 end)
+    local pid = conn:backend_pid()
+    admin:query("select pg_terminate_backend($1)", pid)
+    server.until_true(function() return #admin:query("select from pg_stat_activity where pid = $1", pid) == 0 end)
     local res, err = conn:query "select 1"
     assert.is_nil(res)
     assert.is_true(err.connection_lost)
