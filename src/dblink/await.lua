@@ -108,8 +108,10 @@ function await.stop(conn)
     if not there then return nil, gone end
     core.set_deadline(conn, math.min(now() + pause, last))
     if not await.settle(conn) and now() >= last then
-      state(conn).wait.forget(conn:getfd())
+      local fd = conn:getfd()
+      if fd then state(conn).wait.forget(fd) end
       core.sever(conn)
+      conn:step() -- what libpq still says to it is nobody's
       return nil, core.failure("timeout", "the query could not be stopped in time; the connection is lost")
     end
     pause = math.min(pause * 2, LONGEST_PAUSE)
@@ -123,8 +125,8 @@ end
 function await.give_up(conn)
   local _, why = core.stopped(conn)
   local ok, err = await.stop(conn)
-  if ok then return nil, why end
-  err.connection_lost = true
+  if ok then err = why end
+  err.connection_lost = conn:status() ~= "ok"
   return nil, err
 end
 

@@ -148,7 +148,9 @@ function connection.open(conn)
     local ok, err = await.still(conn)
     if not ok then return nil, err end
     core.sever(conn)
-    return nil, core.failure("timeout", "connecting took longer than its timeout")
+    err = core.failure("timeout", "connecting took longer than its timeout")
+    err.connection_lost = true
+    return nil, err
   end
   local ok, err = core.opened(conn)
   if not ok then return nil, err end
