@@ -109,11 +109,13 @@ local function read(reader, verb)
 end
 
 -- What a for loop calls: it has no other way to tell an error from the end.
-local function iterate(reader, verb)
-  local value, err = verb(reader)
-  if value == false then value, err = read(reader, verb) end
-  if err then error(err, 0) end
-  return value
+local function iterator(verb)
+  return function(reader)
+    local value, err = verb(reader)
+    if value == false then value, err = read(reader, verb) end
+    if err then error(err, 0) end
+    return value
+  end
 end
 
 --- The next line without its newline; nil at the end; nil and an error.
@@ -131,9 +133,9 @@ function Reader:row()
   return read(self, core.copy_values)
 end
 
-function core.Reader.__call(self)
-  return iterate(self, core.copy_line)
-end
+core.Reader.__call = iterator(core.copy_line)
+
+local next_row = iterator(core.copy_values)
 
 --- Iterates over the rows; types: what to make of the columns, names or OIDs.
 function Reader:rows(types)
@@ -141,7 +143,7 @@ function Reader:rows(types)
     if type(types) ~= "table" then core.misuse "bad argument 'types' (table expected)" end
     core.copy_types(self, types)
   end
-  return function() return iterate(self, core.copy_values) end, nil, nil, self
+  return function() return next_row(self) end, nil, nil, self
 end
 
 -- Leaving off: a COPY to the server fails, what is still to come from it is cancelled.
