@@ -1,5 +1,7 @@
 local dblink = require "dblink"
 local core = require "dblink.core"
+local protect = require "dblink.protect"
+local own = require "support.loops" ["a host's own"]
 local server = require "support.server"
 
 -- The same by C's own loop and by Lua's.
@@ -321,7 +323,58 @@ for where, wait in pairs(waits) do
   end)
 end
 
+describe("a for loop in a coroutine", function()
+  it("waits for lines, or says how to", function()
+    own.run(function()
+      local conn = server.connect(nil, { wait = own.wait })
+      local lines = 0
+      local reader = assert(conn:copy_out
+        "copy (select i, pg_sleep(i / 3000 * 0.1) from generate_series(1, 3000) i) to stdout")
+      if protect.native then
+        for _ in reader do lines = lines + 1 end
+      else
+        local fine, line = pcall(reader)
+        while fine do
+          lines = lines + 1
+          fine, line = pcall(reader)
+        end
+        assert.matches("reader:line()", line, 1, true)
+        while reader:line() do lines = lines + 1 end
+      end
+      assert.equal(3000, lines)
+      conn:close()
+    end)
+  end)
+end)
+
 describe("a COPY that nobody finishes", function()
+  it("is ended when its loop is left, at the latest when its reader is collected", function()
+    local conn = server.connect()
+    for line in assert(conn:copy_out "copy (select generate_series(1, 10000000)) to stdout") do
+      if line == "1000" then break end
+    end
+    if _VERSION < "Lua 5.4" then
+      collectgarbage()
+      collectgarbage()
+    end
+    assert.equal(1, assert(conn:query "select 1")(1, 1))
+    conn:close()
+  end)
+
+  it("does not keep the next verb waiting for an answer", function()
+    local conn = server.connect()
+    assert(conn:query "create temporary table t (a int)")
+    for _ = 1, 20 do
+      local w = assert(conn:copy_in "copy t from stdin")
+      assert(w:row { 1 })
+      w = nil -- luacheck: ignore
+      collectgarbage()
+      collectgarbage()
+      assert.equal(0, assert(conn:query "select count(*)::int from t")(1, 1))
+    end
+    conn:close()
+  end)
+
   it("fails when its writer is collected", function()
     local conn, admin = server.connect(), server.connect()
     local name = server.name "left"

@@ -1,4 +1,6 @@
 local core = require "dblink.core"
+local protect = require "dblink.protect"
+local own = require "support.loops" ["a host's own"]
 local server = require "support.server"
 
 local own_wait = { wait = core.poll, forget = function() end }
@@ -121,6 +123,33 @@ for where, wait in pairs { ["a plain script"] = "poll", ["a wait of its own"] = 
     end)
   end)
 end
+
+describe("a for loop in a coroutine", function()
+  it("waits for notifications, or says how to", function()
+    own.run(function()
+      local conn = server.connect(nil, { wait = own.wait })
+      local other = server.connect(nil, { wait = "poll" })
+      assert(conn:listen "c")
+      if protect.native then
+        for _ in conn:notifications { timeout = 0.01 } do error "there is none" end
+      else
+        local fine, failure = pcall(conn:notifications())
+        assert.is_false(fine)
+        assert.matches("conn:next_notification()", failure, 1, true)
+      end
+      assert.is_nil(conn:next_notification(0.01))
+      assert(other:notify("c", "x"))
+      assert.equal("x", conn:next_notification().payload)
+      assert(other:query("select pg_terminate_backend($1)", conn:backend_pid()))
+      local none, err = conn:next_notification(10)
+      assert.is_nil(none)
+      assert.is_true(err.connection_lost)
+      assert.has_error(function() conn:next_notification "1" end)
+      conn:close()
+      other:close()
+    end)
+  end)
+end)
 
 describe("a channel", function()
   local conn

@@ -1,21 +1,9 @@
-local core = require "dblink.core"
 local dblink = require "dblink"
 local protect = require "dblink.protect"
+local own = require "support.loops" ["a host's own"]
 local server = require "support.server"
 
--- A wait that yields to a loop of its own: whoever resumes waits.
-local yielding = { wait = function(...) return coroutine.yield(...) end, forget = function() end }
-
-local function run(f)
-  local co = coroutine.create(f)
-  local ok, fd, events, seconds = coroutine.resume(co)
-  while ok and coroutine.status(co) == "suspended" do
-    ok, fd, events, seconds = coroutine.resume(co, core.poll(fd, events, seconds))
-  end
-  if not ok then error(fd, 0) end
-end
-
-local ways = { ["a plain script"] = { "poll", function(f) f() end }, ["coroutines"] = { yielding, run } }
+local ways = { ["a plain script"] = { "poll", function(f) f() end }, ["coroutines"] = { own.wait, own.run } }
 
 for where, way in pairs(ways) do
   describe("a transaction in " .. where, function()
@@ -157,7 +145,7 @@ for where, way in pairs(ways) do
     end)
 
     sentence("is tried again when others were in its way, and then only", function()
-      local other = server.connect()
+      local other = server.connect(nil, { wait = "poll" })
       assert(insert(1))
       local tries = 0
       local function clash()
@@ -213,7 +201,7 @@ for where, way in pairs(ways) do
     end)
 
     sentence("survives a connection that is lost or closed", function()
-      local admin = server.connect()
+      local admin = server.connect(nil, { wait = "poll" })
       local res, err = conn:transaction(function()
         assert(admin:query("select pg_terminate_backend($1)", conn:backend_pid()))
         return conn:query "select 1"

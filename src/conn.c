@@ -59,7 +59,8 @@ int dbl_conn_is_free(lua_State *L, Conn *c)
     else if (c->held)
         dbl_fail(L, DBL_USAGE, DBL_HELD, c->sql);
     else if (c->occupied)
-        dbl_fail(L, DBL_USAGE, "connection is in use: a stream or a pipeline was not closed");
+        dbl_fail(L, DBL_USAGE,
+                 "connection is in use: a stream, a pipeline or a COPY was not closed");
     else
         return 1;
     return 0;

@@ -75,7 +75,8 @@ typedef struct Conn {
     unsigned char tells;     /* notices are for options.on_notice */
     unsigned char over;      /* DBL_OVER_..., or 0: the query has to be stopped */
     unsigned char done;      /* how many of its statements went well */
-    unsigned char occupied;  /* by a stream or a pipeline, which state(conn).occupant ends */
+    unsigned char
+        occupied; /* by a stream, a pipeline, or what is left of a COPY, which state(conn).occupant ends */
     unsigned char discarded; /* its prepared statements were */
     unsigned char caching;   /* queries with parameters are prepared: state(conn).statements */
     unsigned char plain;     /* its wait is poll(2): C may block in place */

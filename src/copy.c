@@ -112,12 +112,15 @@ static void give_up(Copy *w)
 static int copy_gc(lua_State *L)
 {
     Copy *w = lua_touserdata(L, 1);
+    Conn *c = w->conn;
     int left = is_serving(w);
     give_up(w);
     dbl_free(w->data);
     w->data = NULL;
-    if (left && dbl_conn_is_ours(w->conn))
-        dbl_step(w->conn); /* tells the server */
+    if (left && dbl_conn_is_ours(c)) {
+        dbl_step(c); /* tells the server */
+        c->occupied = PQtransactionStatus(c->pg) == PQTRANS_ACTIVE;
+    }
     return 0;
 }
 

@@ -209,6 +209,10 @@ function conn:notify(channel, payload) end
 ---@param options {timeout: number?, limit: integer?}?
 ---@return fun(): {channel: string, payload: string, pid: integer, dropped: integer?}?
 function conn:notifications(options) end
+---@param seconds number?
+---@return {channel: string, payload: string, pid: integer, dropped: integer?}? notification
+---@return dblink.error? err
+function conn:next_notification(seconds) end
 ---@param sql string|{[1]: string, timeout: number?}
 ---@return dblink.writer? writer
 ---@return dblink.error? err

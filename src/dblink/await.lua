@@ -8,6 +8,7 @@
 -- Below the verbs only deadlines travel: moments on the clock of core.now. The
 -- deadline of what is under way is kept by the connection (conn:timeout()).
 local core = require "dblink.core"
+local protect = require "dblink.protect"
 
 local now, state, turn = core.now, core.state, core.turn
 
@@ -137,8 +138,15 @@ function await.finish(conn, take)
   return take(conn)
 end
 
--- Begins a verb in C: begin(conn, ...). What a stream or a pipeline left unfinished
--- on the connection is ended before.
+-- For what a for loop calls, before it waits: the iterator of a loop in Lua 5.1 cannot
+-- yield. Said before anything is half done, with what serves instead.
+function await.check_loop(conn, instead)
+  if protect.native or state(conn).plain or not coroutine.running() then return end
+  core.misuse("a for loop of this Lua cannot wait in a coroutine: call " .. instead)
+end
+
+-- Begins a verb in C: begin(conn, ...). What a stream, a pipeline or a COPY left
+-- unfinished on the connection is ended before.
 function await.begin(begin, conn, ...)
   if core.is_occupied(conn) then state(conn).occupant:close(true) end
   return begin(conn, ...)

@@ -5,7 +5,16 @@
 local core = require "dblink.core"
 local await = require "dblink.await"
 
-local methods, Writer, Reader = core.methods, core.Writer.__index, core.Reader.__index
+local methods, state = core.methods, core.state
+local Writer, Reader = core.Writer.__index, core.Reader.__index
+
+-- What the collector leaves of a COPY: the next verb finds it and waits for its end.
+local Remains = {}
+Remains.__index = Remains
+
+function Remains:close()
+  await.stop(self.conn)
+end
 
 -- Whether the SQL begins with the word COPY: what else it did could not be undone.
 local function is_copy(sql)
@@ -31,7 +40,11 @@ local function begin(conn, sql, out)
   if ok == nil then return nil, err end
   if not ok and not await.settle(conn) then return await.give_up(conn) end
   local copy, failure = core.copy_take(conn, out)
-  if not copy then await.stop(conn) end
+  if copy then
+    state(conn).occupant = setmetatable({ conn = conn }, Remains)
+  else
+    await.stop(conn)
+  end
   return copy, failure
 end
 
@@ -109,10 +122,13 @@ local function read(reader, verb)
 end
 
 -- What a for loop calls: it has no other way to tell an error from the end.
-local function iterator(verb)
+local function iterator(verb, name)
   return function(reader)
     local value, err = verb(reader)
-    if value == false then value, err = read(reader, verb) end
+    if value == false then
+      await.check_loop(core.copy_conn(reader), name)
+      value, err = read(reader, verb)
+    end
     if err then error(err, 0) end
     return value
   end
@@ -133,9 +149,9 @@ function Reader:row()
   return read(self, core.copy_values)
 end
 
-core.Reader.__call = iterator(core.copy_line)
+core.Reader.__call = iterator(core.copy_line, "reader:line()")
 
-local next_row = iterator(core.copy_values)
+local next_row = iterator(core.copy_values, "reader:row()")
 
 --- Iterates over the rows; types: what to make of the columns, names or OIDs.
 function Reader:rows(types)

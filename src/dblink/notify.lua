@@ -47,6 +47,16 @@ function methods:notify(channel, payload)
   return true
 end
 
+--- Waits for the next notification: it; nil when it has not come in that many seconds;
+-- nil and an error.
+function methods:next_notification(seconds)
+  if seconds ~= nil and type(seconds) ~= "number" then core.misuse "bad argument 'seconds' (number expected)" end
+  local notification, err = await.begin(core.notification, self, seconds and now() + seconds)
+  if notification ~= false then return notification, err end
+  await.settle(self)
+  return core.take_notification(self)
+end
+
 local OPTIONS = { timeout = true, limit = true }
 
 local function check_number(options, name)
@@ -70,10 +80,10 @@ function methods:notifications(options)
   return function()
     if left < 1 then return nil end
     left = left - 1
-    local notification, err = core.notification(self, deadline)
-    if notification == false then
-      await.settle(self)
-      notification, err = core.take_notification(self)
+    local notification, err = self:get_notify(), nil
+    if not notification then
+      await.check_loop(self, "conn:next_notification()")
+      notification, err = self:next_notification(deadline and math.max(deadline - now(), 0))
     end
     if err then error(err, 0) end
     return notification

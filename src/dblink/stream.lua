@@ -5,7 +5,6 @@
 -- is ours, and waits.
 local core = require "dblink.core"
 local await = require "dblink.await"
-local protect = require "dblink.protect"
 
 local state, methods = core.state, core.methods
 
@@ -48,22 +47,14 @@ local function raise(row, err, ...)
   return row, err, ...
 end
 
-local function call(stream)
-  return raise(stream:next())
+local function give(stream, row, ...)
+  if row ~= false then return raise(row, ...) end
+  await.check_loop(core.stream_conn(stream), "stream:next()")
+  return raise(go_on(stream, core.stream_next, false))
 end
 
--- Where a for loop cannot yield, as in Lua 5.1, it says so before anything is half done.
-if not protect.native then
-  local function waits(row, ...)
-    if row ~= false then return raise(row, ...) end
-    core.misuse "a for loop of this Lua cannot wait in a coroutine: read the stream with stream:next()"
-  end
-  local call_waiting = call
-  function call(stream)
-    local plain = state(core.stream_conn(stream)).plain
-    if plain or not coroutine.running() then return call_waiting(stream) end
-    return waits(core.stream_next(stream))
-  end
+local function call(stream)
+  return give(stream, core.stream_next(stream))
 end
 
 core.define_stream(Stream, call)
