@@ -348,3 +348,106 @@ describe("bytes of a hostile server", function()
     assert.equal("unsupported", select(2, core.decode(3904, "binary", "x")).kind)
   end)
 end)
+
+describe("random values of every type", function()
+  local conn
+  setup(function()
+    conn = server.connect "options='-c timezone=UTC'"
+    math.randomseed(20240229)
+    assert(conn:query "select setseed(0.5)")
+  end)
+  teardown(function() conn:close() end)
+
+  local ROWS = os.getenv "DBLINK_UNDER" and 20 or 1000
+
+  -- An expression of random(), evaluated for each row.
+  local made_by_server = {
+    bool = "random() < 0.5",
+    int2 = "(random() * 65535 - 32768)::int2",
+    int4 = "(random() * 4294967295 - 2147483648)::int4",
+    int8 = "((random() * 4294967295 - 2147483648)::int8 << 32) + (random() * 4294967295)::int8",
+    oid = "(random() * 4294967295)::int8::oid",
+    float4 = "((random() - 0.5) * 10 ^ (random() * 60 - 30))::float4",
+    float8 = "(random() - 0.5) * 10 ^ (random() * 300 - 150)",
+    numeric = "round((random() - 0.5)::numeric * 10::numeric ^ (random() * 60 - 20)::int, (random() * 30)::int)",
+    text = "repeat(chr((random() * 500)::int + 1), (random() * 5)::int) || chr((random() * 90)::int + 33)",
+    bytea = "decode(left(md5(random()::text), 2 * (random() * 16)::int), 'hex')",
+    uuid = "md5(random()::text)::uuid",
+    json = "json_build_array(random(), chr((random() * 500)::int + 1), null)",
+    jsonb = "jsonb_build_object(chr((random() * 500)::int + 1), random())",
+    inet = "'0.0.0.0'::inet + (random() * 4294967295)::int8",
+    cidr = "set_masklen(('::'::inet + (random() * 9e18)::int8) | '1234:5678::'::inet, 128)::cidr",
+    macaddr = "left(md5(random()::text), 12)::macaddr",
+    macaddr8 = "left(md5(random()::text), 16)::macaddr8",
+    varbit = "substring((random() * 4294967295)::int8::bit(48) from 1 for (random() * 48)::int)",
+    date = "'4714-11-24 BC'::date + (random() * 2147000000)::int",
+    time = "'00:00'::time + random() * interval '24 hours'",
+    timetz = "('00:00'::time + random() * interval '24 hours')::text::time at time zone"
+      .. " ((random() * 50000 - 25000)::int * interval '1 s')",
+    timestamp = "'4714-11-24 BC'::timestamp + random() * interval '298000 years' + random() * interval '1 day'",
+    timestamptz = "'4714-11-24 BC'::timestamptz + random() * interval '9000 years' + random() * interval '1 day'",
+    interval = "make_interval((random() * 20 - 10)::int, (random() * 30 - 15)::int, 0, (random() * 9 - 4)::int,"
+      .. " (random() * 9 - 4)::int, (random() * 100 - 50)::int, round((random() * 100 - 50)::numeric, 6)::float8)",
+  }
+
+  local function number(text) return tonumber((text:gsub("Infinity", "1e999"))) end
+
+  for type, expression in pairs(made_by_server) do
+    it("are as the server prints them: " .. type, function()
+      local sql = ([[select x, x::text, array[x, null, x] from
+        (select (%s)::%s as x from generate_series(1, %d)) as values]]):format(expression, type, ROWS)
+      local from_text = type == "bool" and function(s) return s == "true" end
+        or type:match "^int%d" and function(s) return core.decode(20, "text", s) end
+        or (type == "oid" or type == "float8") and number
+        or type == "bytea" and dblink.unescape_bytea
+        or type == "inet" and function(s) return (s:gsub("/32$", "")) end -- which a cast to text adds
+        or function(s) return s end
+      for _, binary in ipairs { false, true } do
+        for i, x, text, list in assert(conn:query { sql, binary = binary }):rows "values" do
+          local expected = from_text(text)
+          if type == "float4" then -- text has as many digits as tell it from its neighbours
+            assert.is_true(math.abs(x - number(text)) <= math.abs(x) * 6e-8, text)
+          elseif x ~= expected then
+            error(("row %d, binary %s: %s is not %s"):format(i, tostring(binary), tostring(x), text))
+          end
+          assert.same({ x, null, x, n = 3 }, list)
+        end
+      end
+    end)
+  end
+
+  local random = math.random
+  local function bytes(n, first)
+    local t = {}
+    for i = 1, n do t[i] = string.char(random(first or 0, first and 126 or 255)) end
+    return table.concat(t)
+  end
+
+  -- What Lua sends comes back the same, in text and in binary, alone and in an array.
+  local made_here = {
+    bool = function() return random() < 0.5 end,
+    int2 = function() return random(-32768, 32767) end,
+    int4 = function() return random(-2147483647, 2147483647) end,
+    int8 = function() return random(-2147483647, 2147483647) * 2097152 + random(0, 2097151) end,
+    float8 = function() return (random() - 0.5) * 10 ^ random(-300, 300) end,
+    text = function() return bytes(random(0, 20), 1) end,
+    bytea = function() return bytes(random(0, 40)) end,
+    numeric = function() return ("%d.%04d"):format(random(-99999, -1), random(0, 9999)) end,
+  }
+
+  for type, make in pairs(made_here) do
+    it("come back as they went: " .. type, function()
+      local sql = ("select $1::%s as x, $2::%s[] as list"):format(type, type)
+      for _ = 1, ROWS / 10 do
+        local x, list = make(), { n = random(0, 5) }
+        for i = 1, list.n do list[i] = random() < 0.2 and null or make() end
+        local single = type == "bytea" and dblink.bytea(x) or x
+        for _, binary in ipairs { false, true } do
+          local res = assert(conn:query { sql, single, dblink.array(list, type), binary = binary })
+          assert.equal(x, res(1, 1))
+          assert.same(list, res(1, 2))
+        end
+      end
+    end)
+  end
+end)

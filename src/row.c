@@ -53,14 +53,19 @@ static void convert(lua_State *L, int f, int array)
     }
 }
 
-static void push_cell(lua_State *L, const Result *r, int result, Cell cell, int column)
+static void push_null(lua_State *L, const Result *r, int result)
+{
+    if (r->reading & DBL_READ_NULL)
+        push_special(L, result, "null", 0);
+    else
+        lua_pushnil(L);
+}
+
+static inline void push_cell(lua_State *L, const Result *r, int result, Cell cell, int column)
 {
     const Column *c = &r->column[column];
     if (!cell.value) {
-        if (r->reading & DBL_READ_NULL)
-            push_special(L, result, "null", 0);
-        else
-            lua_pushnil(L);
+        push_null(L, r, result);
         return;
     }
     if (!c->decode(L, c->type, cell.value, (size_t)cell.size))
@@ -198,9 +203,24 @@ static int cached_names(lua_State *L, const Result *r, int result)
     return lua_gettop(L);
 }
 
+/* The result that a metamethod was called for.  Its upvalues 2 and 3 are the
+ * metatables of results: this is quicker than to ask the registry. */
+static const Result *self(lua_State *L)
+{
+    if (lua_getmetatable(L, 1)) {
+        int known =
+            lua_rawequal(L, -1, lua_upvalueindex(2)) || lua_rawequal(L, -1, lua_upvalueindex(3));
+        lua_pop(L, 1);
+        const Result *r = lua_touserdata(L, 1);
+        if (known && !r->cleared)
+            return r;
+    }
+    return dbl_result(L, 1);
+}
+
 static int result_call(lua_State *L)
 {
-    const Result *r = dbl_result(L, 1);
+    const Result *r = self(L);
     lua_Number row = luaL_checknumber(L, 2);
     int column = lua_isnoneornil(L, 3) ? 0 : column_at(L, 3, r);
     if (row >= 1 && row <= r->rows && column >= 0 && column < r->columns)
@@ -236,7 +256,7 @@ static void push_error(lua_State *L, const Result *r)
 static int result_index(lua_State *L)
 {
     if (lua_type(L, 2) == LUA_TNUMBER) {
-        const Result *r = dbl_result(L, 1);
+        const Result *r = self(L);
         lua_Number row = lua_tonumber(L, 2);
         if (!(row >= 1 && row <= r->rows))
             return 0;
@@ -265,24 +285,31 @@ static int result_index(lua_State *L)
     return 1;
 }
 
-/* Upvalues: result, shape, the next row, names or nil. */
+/* Where an iteration is. */
+typedef struct Walk {
+    const Result *r;
+    int shape, row;
+} Walk;
+
+/* Upvalues: result, its walk, names or nil. */
 static int next_row(lua_State *L)
 {
-    const Result *r = dbl_result(L, lua_upvalueindex(1));
-    int shape = (int)lua_tointeger(L, lua_upvalueindex(2));
-    int row = (int)lua_tointeger(L, lua_upvalueindex(3));
-    if (row >= r->rows)
+    enum { RESULT = lua_upvalueindex(1), NAMES = lua_upvalueindex(3) };
+    Walk *w = lua_touserdata(L, lua_upvalueindex(2));
+    const Result *r = w->r;
+    if (r->cleared)
+        dbl_result(L, RESULT);
+    if (w->row >= r->rows)
         return 0;
-    lua_pushinteger(L, row + 1);
-    lua_replace(L, lua_upvalueindex(3));
-    if (shape != DBL_ROW_VALUES) {
-        dbl_push_row(L, r, lua_upvalueindex(1), row, shape, lua_upvalueindex(4));
+    int row = w->row++;
+    if (w->shape != DBL_ROW_VALUES) {
+        dbl_push_row(L, r, RESULT, row, w->shape, NAMES);
         return 1;
     }
     luaL_checkstack(L, r->columns + 4, "too many columns");
     lua_pushinteger(L, row + 1);
     for (int j = 0; j < r->columns; j++)
-        dbl_push_value(L, r, lua_upvalueindex(1), row, j);
+        push_cell(L, r, RESULT, dbl_cell(r, row, j), j);
     return r->columns + 1;
 }
 
@@ -291,13 +318,13 @@ static int result_rows(lua_State *L)
     const Result *r = dbl_result(L, 1);
     int shape = dbl_check_shape(L, 2, r);
     lua_pushvalue(L, 1);
-    lua_pushinteger(L, shape);
-    lua_pushinteger(L, 0);
+    Walk *w = lua_newuserdata(L, sizeof *w);
+    *w = (Walk){r, shape, 0};
     if (shape == DBL_ROW_NAMED)
         dbl_push_names(L, r);
     else
         lua_pushnil(L);
-    lua_pushcclosure(L, next_row, 4);
+    lua_pushcclosure(L, next_row, 3);
     return 1;
 }
 
@@ -309,7 +336,7 @@ static int result_column(lua_State *L)
         return 0;
     lua_createtable(L, r->rows, 1);
     for (int i = 0; i < r->rows; i++) {
-        dbl_push_value(L, r, 1, i, column);
+        push_cell(L, r, 1, dbl_cell(r, i, column), column);
         lua_rawseti(L, -2, i + 1);
     }
     lua_pushinteger(L, r->rows);
@@ -325,15 +352,21 @@ static const luaL_Reg methods[] = {
 
 void dbl_row_open(lua_State *L)
 {
+    static const luaL_Reg metamethods[] = {
+        {"__call",  result_call },
+        {"__index", result_index},
+        {NULL,      NULL        },
+    };
     dbl_result_metatables(L);
     lua_getfield(L, -1, "methods"); /* metatable, metatable, methods */
     dbl_setfuncs(L, methods, 0);
     for (int i = -3; i < -1; i++) {
-        lua_pushcfunction(L, result_call);
-        lua_setfield(L, i - 1, "__call");
-        lua_pushvalue(L, -1);
-        lua_pushcclosure(L, result_index, 1);
-        lua_setfield(L, i - 1, "__index");
+        lua_pushvalue(L, i); /* to this one; its upvalues: methods, both metatables */
+        lua_pushvalue(L, -2);
+        lua_pushvalue(L, -5);
+        lua_pushvalue(L, -5);
+        dbl_setfuncs(L, metamethods, 3);
+        lua_pop(L, 1);
     }
     lua_pop(L, 3);
 }

@@ -17,7 +17,7 @@ static const long long SECOND = 1000000, DAY = 86400000000;
 
 /* The server's calendar, in days from 2000-01-01: from 4714-11-24 BC to before
  * 5874898-01-01 (date) and 294277-01-01 (timestamp). */
-static const long long FIRST_DAY = -2451545, LAST_DAY = 2145031948, LAST_STAMP = 106751990;
+enum { FIRST_DAY = -2451545, LAST_DAY = 2145031948, LAST_STAMP = 106751982 };
 
 /* u with at least that many digits; where they end. */
 static char *put(char *to, unsigned long long u, int digits)
@@ -38,19 +38,23 @@ static char *put2(char *to, unsigned u)
     return to + 2;
 }
 
-/* The day of a count from 2000-01-01, by the calendar of days that begins with
- * March 1st of the year 0.  Before the year 1 comes 1 BC: *bc tells. */
-static char *put_day(char *to, long long days, int *bc)
+/* The day of a count from 2000-01-01, by a calendar of days whose years begin in March.
+ * It counts from the year -4800, so that nothing is negative, and all fits 32 bits.
+ * Before the year 1 comes 1 BC: *bc tells. */
+static char *put_day(char *to, int days, int *bc)
 {
-    days += 730425;
-    long long era = (days >= 0 ? days : days - 146096) / 146097;
-    unsigned doe = (unsigned)(days - era * 146097);
+    unsigned n = (unsigned)days + 730425 + 12 * 146097; /* 400 years have 146,097 days */
+    unsigned era = n / 146097, doe = n % 146097;
     unsigned yoe = (doe - doe / 1460 + doe / 36524 - doe / 146096) / 365;
     unsigned doy = doe - (365 * yoe + yoe / 4 - yoe / 100), m = (5 * doy + 2) / 153;
     unsigned day = doy - (153 * m + 2) / 5 + 1, month = m < 10 ? m + 3 : m - 9;
-    long long year = (long long)yoe + era * 400 + (month <= 2);
+    int year = (int)(yoe + era * 400 + (month <= 2)) - 4800;
     *bc = year <= 0;
-    to = put(to, (unsigned long long)(*bc ? 1 - year : year), 4);
+    unsigned y = (unsigned)(*bc ? 1 - year : year);
+    if (y < 10000)
+        to = put2(put2(to, y / 100), y % 100);
+    else
+        to = put(to, y, 1);
     *to++ = '-';
     to = put2(to, month);
     *to++ = '-';
@@ -169,7 +173,7 @@ static int stamp(lua_State *L, const char *s, size_t size, const char *zone)
     }
     if (day < FIRST_DAY || day > LAST_STAMP)
         return 0;
-    to = put_day(text, day, &bc);
+    to = put_day(text, (int)day, &bc);
     *to++ = ' ';
     to = put_text(put_clock(to, rest), zone);
     return push(L, text, bc ? put_text(to, " BC") : to);
