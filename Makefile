@@ -71,7 +71,7 @@ demo: setup.build setup.server
 	@$(AGAIN) -s build LUA=5.4
 	@$(call LUA_ENV,lua5.4) $(PG) lua5.4 examples/orchestrate.lua $(BUILD)/timeline.svg
 
-test: setup.build setup.test
+test: setup.build setup.test setup.nginx
 	@$(AGAIN) -s build static
 	@BUILD=$(BUILD) spec/support/test $(LUAS) -- $(BUSTED)
 

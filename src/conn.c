@@ -66,10 +66,24 @@ int dbl_conn_is_free(lua_State *L, Conn *c)
     return 0;
 }
 
+/* 0 with nil and an error object pushed, where its wait says that one cannot wait here. */
+static int can_wait(lua_State *L, int i)
+{
+    int top = lua_gettop(L);
+    dbl_getuservalue(L, i);
+    lua_getfield(L, -1, "wait");
+    lua_getfield(L, -1, "check");
+    lua_call(L, 0, 2);
+    if (!lua_toboolean(L, -2))
+        return 0;
+    lua_settop(L, top);
+    return 1;
+}
+
 Conn *dbl_conn_free(lua_State *L, int i)
 {
     Conn *c = dbl_conn(L, i);
-    return dbl_conn_is_free(L, c) ? c : NULL;
+    return dbl_conn_is_free(L, c) && (!c->asks || can_wait(L, i)) ? c : NULL;
 }
 
 Conn *dbl_conn_ready(lua_State *L, int i)

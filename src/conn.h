@@ -80,6 +80,7 @@ typedef struct Conn {
     unsigned char discarded; /* its prepared statements were */
     unsigned char caching;   /* queries with parameters are prepared: state(conn).statements */
     unsigned char plain;     /* its wait is poll(2): C may block in place */
+    unsigned char asks;      /* its wait is not possible everywhere, and has a check */
     unsigned char runs_on;   /* what runs on the server when it is closed may go on */
     unsigned char held;      /* DBL_HELD_..., or 0 */
     unsigned char habits;    /* how results are read by default: DBL_READ_... of result.h */

@@ -12,6 +12,7 @@
 #include "connect.h"
 #include "copy.h"
 #include "crowd.h"
+#include "direct.h"
 #include "escape.h"
 #include "fail.h"
 #include "hooks.h"
@@ -21,6 +22,7 @@
 #include "pair.h"
 #include "query.h"
 #include "receive.h"
+#include "relay.h"
 #include "render.h"
 #include "result.h"
 #include "row.h"
@@ -97,13 +99,12 @@ static int flag(lua_State *L, int i, const char *name, int bit)
     return set ? bit : 0;
 }
 
-/* core.configure(conn, {plain=, tells=, raw=, null=, codecs=, array=, number=, caching=,
- * max_bytes=}): how it waits, how its results are read, and how big they may be. */
+/* core.configure(conn, {tells=, raw=, null=, codecs=, array=, number=, caching=,
+ * max_bytes=}): what it tells, how its results are read, and how big they may be. */
 static int configure(lua_State *L)
 {
     Conn *c = dbl_conn_any(L, 1);
     luaL_checktype(L, 2, LUA_TTABLE);
-    c->plain = (unsigned char)flag(L, 2, "plain", 1);
     c->tells = (unsigned char)flag(L, 2, "tells", 1);
     c->habits =
         (unsigned char)(flag(L, 2, "raw", DBL_READ_RAW) | flag(L, 2, "null", DBL_READ_NULL) |
@@ -145,10 +146,12 @@ static int hold(lua_State *L)
     return 0;
 }
 
-/* core.set_plain(conn, bool): whether C may wait in place for it. */
-static int set_plain(lua_State *L)
+/* core.set_wait(conn, plain, asks): whether C may wait in place for it, and whether
+ * its wait is asked before. */
+static int set_wait(lua_State *L)
 {
     dbl_conn_any(L, 1)->plain = (unsigned char)lua_toboolean(L, 2);
+    dbl_conn_any(L, 1)->asks = (unsigned char)lua_toboolean(L, 3);
     return 0;
 }
 
@@ -212,7 +215,7 @@ static const luaL_Reg functions[] = {
     {"let_run",      let_run      },
     {"is_held",      is_held      },
     {"hold",         hold         },
-    {"set_plain",    set_plain    },
+    {"set_wait",     set_wait     },
     {"set_deadline", set_deadline },
     {"decode",       decode       },
     {"type",         type         },
@@ -254,10 +257,23 @@ static void push_methods(lua_State *L)
 int luaopen_dblink_core(lua_State *L)
 {
     static const luaL_Reg *const rooms[] = {
-        functions,          dbl_conn_functions,    dbl_connect_functions, dbl_result_functions,
-        dbl_send_functions, dbl_receive_functions, dbl_cancel_functions,  dbl_escape_functions,
-        dbl_copy_functions, dbl_notify_functions,  dbl_hooks_functions,   dbl_crowd_functions,
-        dbl_pair_functions, dbl_literal_functions, dbl_stream_functions,
+        functions,
+        dbl_conn_functions,
+        dbl_connect_functions,
+        dbl_result_functions,
+        dbl_send_functions,
+        dbl_receive_functions,
+        dbl_cancel_functions,
+        dbl_escape_functions,
+        dbl_copy_functions,
+        dbl_notify_functions,
+        dbl_hooks_functions,
+        dbl_crowd_functions,
+        dbl_pair_functions,
+        dbl_literal_functions,
+        dbl_stream_functions,
+        dbl_relay_functions,
+        dbl_direct_functions,
     };
     dbl_fail_open(L);
     dbl_null_open(L);
@@ -271,6 +287,8 @@ int luaopen_dblink_core(lua_State *L)
     dbl_escape_open(L);
     dbl_crowd_open(L);
     dbl_pair_open(L);
+    dbl_relay_open(L);
+    dbl_direct_open(L);
 
     lua_newtable(L);
     for (unsigned i = 0; i < sizeof rooms / sizeof rooms[0]; i++)

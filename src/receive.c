@@ -647,6 +647,20 @@ static int conn_in_pipeline(lua_State *L)
     return 1;
 }
 
+/* core.is_at_rest(conn, silent): nothing goes on upon it and nothing is left to be
+ * taken; silent: and nothing has arrived meanwhile. */
+static int conn_is_at_rest(lua_State *L)
+{
+    Conn *c = dbl_conn_any(L, 1);
+    PGconn *pg = dbl_conn_is_ours(c) ? c->pg : NULL;
+    lua_pushboolean(L, pg && !c->held && !c->listening && !c->kept && !c->notices.first &&
+                           !c->notifications.first && PQstatus(pg) == CONNECTION_OK &&
+                           PQtransactionStatus(pg) == PQTRANS_IDLE &&
+                           PQpipelineStatus(pg) == PQ_PIPELINE_OFF && !dbl_conn_barred(c) &&
+                           !(lua_toboolean(L, 2) && dbl_block(PQsocket(pg), DBL_READ, 0)));
+    return 1;
+}
+
 static int conn_is_listening(lua_State *L)
 {
     lua_pushboolean(L, dbl_conn(L, 1)->listening);
@@ -707,6 +721,7 @@ static int conn_overdue(lua_State *L)
 const luaL_Reg dbl_receive_functions[] = {
     {"is_active",     conn_is_active    },
     {"in_pipeline",   conn_in_pipeline  },
+    {"is_at_rest",    conn_is_at_rest   },
     {"is_listening",  conn_is_listening },
     {"set_listening", conn_set_listening},
     {"is_occupied",   conn_is_occupied  },

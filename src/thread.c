@@ -3,6 +3,8 @@
  *
  * The thread takes no signal, which is the host's to take, and is nobody's to join.
  */
+#define _GNU_SOURCE /* dladdr */
+#include <dlfcn.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -24,6 +26,15 @@ static void *begin(void *work)
     return NULL;
 }
 
+/* The library stays, though its lua_State goes: the thread runs in it. */
+static void stay(void)
+{
+    static const char of_ours;
+    Dl_info library;
+    if (dladdr(&of_ours, &library) && library.dli_fname)
+        dlopen(library.dli_fname, RTLD_NOW | RTLD_NOLOAD | RTLD_NODELETE);
+}
+
 int dblink_thread(void *data, void (*run)(void *), void *what)
 {
     pthread_t thread;
@@ -33,6 +44,8 @@ int dblink_thread(void *data, void (*run)(void *), void *what)
     (void)data;
     if (!w)
         return 0;
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, stay);
     w->run = run;
     w->what = what;
     sigfillset(&all);

@@ -43,7 +43,7 @@ function err:is(condition) end
 
 ---@class dblink.options
 ---@field timeout number? seconds
----@field wait "poll"|"cqueues"|"copas"|"luv"|dblink.wait|nil
+---@field wait "poll"|"cqueues"|"copas"|"luv"|"openresty"|"openresty-direct"|dblink.wait|nil
 ---@field null any
 ---@field rows "row"|"array"|nil
 ---@field int8 "cdata"|nil

@@ -31,10 +31,10 @@ end
 
 -- While a connection is being opened its socket may be another after each step,
 -- under the same number even, so the wait forgets it before.
-local function drive(conn, how)
+local function drive(conn, how, token)
   local need, fd, seconds, connecting = turn(conn)
   while need do
-    how.wait(fd, need, seconds)
+    if token then how.wait(fd, need, seconds, token) else how.wait(fd, need, seconds) end
     if connecting then how.forget(fd) end
     need, fd, seconds, connecting = turn(conn, true)
   end
@@ -47,7 +47,23 @@ end
 function await.settle(conn)
   local s = state(conn)
   if s.plain then return core.settle(conn) end
-  return drive(conn, s.wait)
+  local how = s.wait
+  if s.token or not how.enter then return drive(conn, how, s.token) end
+  local token = how.enter(conn.close, conn, true)
+  s.token = token
+  local done = drive(conn, how, token)
+  if token then
+    s.token = nil
+    how.leave(token)
+  end
+  return done
+end
+
+-- From now on the connection waits so.
+function await.use(conn, how)
+  local s = state(conn)
+  s.wait, s.plain = how, how.plain
+  core.set_wait(conn, how.plain, how.check ~= nil)
 end
 
 -- Waits until all of a query is sent, and reads nothing where it is already.

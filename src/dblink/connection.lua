@@ -104,13 +104,12 @@ function connection.configure(conn, options, how)
   end
   check_number(options, "max_bytes")
   check_number(options, "statement_cache")
-  s.wait, s.plain = how, how.plain
+  await.use(conn, how)
   s.statements, s.cached = {}, 0
   s.statement_cache = options.statement_cache == nil and 100 or options.statement_cache or 0
   s.null, s.on_notice = options.null, options.on_notice
   codec.configure(conn, options)
   core.configure(conn, {
-    plain = how.plain,
     tells = options.on_notice ~= nil,
     raw = options.decode == false,
     null = options.null ~= nil,
@@ -135,6 +134,10 @@ function connection.start(conninfo, options)
     core.misuse("option timeout must be a number of seconds")
   end
   local how = connection.find_wait(options.wait)
+  if how.check then
+    local possible, err = how.check()
+    if not possible then return nil, err end
+  end
   local conn, err = core.connect_start(conninfo)
   if not conn then return nil, err end
   connection.configure(conn, options, how)

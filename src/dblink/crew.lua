@@ -54,7 +54,7 @@ end
 
 -- The wait of a crew's hands.
 local function make_wait(self)
-  local how = {}
+  local how = { enter = self.outer.enter, secure = self.outer.secure, leave = self.outer.leave }
   function how.wait(fd, events, seconds)
     local hand = self.running
     if not hand then return self.outer.wait(fd, events, seconds) end
@@ -93,6 +93,10 @@ local function make_wait(self)
 end
 
 function crew.new(outer)
+  if outer.check then
+    local possible, err = outer.check()
+    if not possible then return nil, err end
+  end
   local crowd, err = core.crowd()
   if not crowd then return nil, err end
   local self = setmetatable({
@@ -100,6 +104,9 @@ function crew.new(outer)
     ready = {}, first = 1, last = 0, alive = 0,
   }, crew)
   self.wait = make_wait(self)
+  local gate = crowd:getfd()
+  if gate and not outer.plain then outer.forget(gate) end -- of another's, by chance of the same number
+  self.token = outer.enter and outer.enter(crew.close, self)
   return self
 end
 
@@ -200,7 +207,11 @@ local function wait_outside(self, seconds)
       gate = self.bell:getfd()
     end
   end
-  self.outer.wait(gate, "r", seconds)
+  if self.token then
+    self.outer.wait(gate, "r", seconds, self.token)
+  else
+    self.outer.wait(gate, "r", seconds)
+  end
 end
 
 local function look(self, deadline)
@@ -238,6 +249,8 @@ function crew:run(deadline, enough)
 end
 
 function crew:close()
+  if self.token then self.outer.leave(self.token) end
+  self.token = nil
   local gate = self.crowd:getfd()
   if gate and not self.outer.plain then self.outer.forget(gate) end
   self.crowd:close()

@@ -6,6 +6,7 @@
 -- opened is closed, what it borrowed from a pool is dropped there, and a connection
 -- that the caller gave is brought to rest and stays his.
 local core = require "dblink.core"
+local await = require "dblink.await"
 local connection = require "dblink.connection"
 local crew = require "dblink.crew"
 local protect = require "dblink.protect"
@@ -111,16 +112,16 @@ end
 function run:adopt(conn)
   if self.given[conn] then return end
   local s = state(conn)
-  self.given[conn] = { wait = s.wait, plain = s.plain, grace = s.grace }
-  s.wait, s.plain, s.grace = self.crew.wait, nil, self.options.grace
-  core.set_plain(conn, false)
+  self.given[conn] = { wait = s.wait, grace = s.grace }
+  s.grace = self.options.grace
+  await.use(conn, self.crew.wait)
 end
 
 function run:give_back(conn)
   local was, s = self.given[conn], state(conn)
   self.given[conn] = nil
-  s.wait, s.plain, s.grace = was.wait, was.plain, was.grace
-  core.set_plain(conn, was.plain)
+  s.grace = was.grace
+  await.use(conn, was.wait)
 end
 
 -- The answer to item i, once.

@@ -196,9 +196,18 @@ local function serve(self)
   if self.drainer and self.size == 0 then wake(self.drainer) end
 end
 
+-- Where a borrower can vanish, his wait tells of it, until then.
+local function part(entry)
+  local token = entry.token
+  if not token then return end
+  entry.token, state(entry.conn).token = nil, nil
+  entry.how.leave(token)
+end
+
 local function forget_entry(self, entry)
   if entry.gone then return end
   entry.gone = true
+  part(entry)
   self.lent[entry] = nil
   self.size = self.size - 1
   entry.conn:close()
@@ -211,13 +220,13 @@ local function drop(self, entry, why)
 end
 
 -- Gives a connection the wait of whoever has it now.
-local function adopt(conn, how)
+local function adopt(conn, how, token)
   local s = state(conn)
+  s.token = token
   if s.wait ~= how then
     local fd = conn:getfd()
     if fd then how.forget(fd) end
-    s.wait, s.plain = how, how.plain
-    core.set_plain(conn, how.plain)
+    await.use(conn, how)
   end
 end
 
@@ -239,6 +248,7 @@ local function open(self, deadline, note, how)
   end
   local conn, err = connection.start(self.conninfo, options)
   if conn then
+    state(conn).token = note.token
     note.opening = conn
     core.set_deadline(conn, deadline)
     local opened
@@ -280,8 +290,9 @@ end
 
 -- Whether an idle connection can be lent; else why not.
 local function is_good(self, entry)
-  local conn = entry.conn
-  if now() >= entry.expires then return false, "expired" end
+  local conn, moment = entry.conn, now()
+  if moment >= entry.expires then return false, "expired" end
+  if moment - entry.since < self.check and core.is_at_rest(conn, true) then return true end
   -- what came while nobody looked: a good-bye of the server, perhaps
   local stirred = false
   while conn:status() == "ok" and core.poll(conn:getfd(), "r", 0) do
@@ -298,6 +309,7 @@ end
 
 -- Makes a connection fit to be lent on, if that can be; it may take a while.
 local function clean(self, conn)
+  if not self.reset and core.is_at_rest(conn) then return true end
   if conn:status() ~= "ok" or core.in_pipeline(conn) then return false end
   state(conn).grace = CLEANING
   local stopped = not core.is_active(conn) or await.stop(conn)
@@ -330,13 +342,14 @@ local function give_back(self, entry)
   if entry.gone or not self.lent[entry] then return end
   self.lent[entry] = nil
   entry.returning = true
-  if self.closed or self.draining or self.size > self.max then
+  if self.closed or self.draining or self.leaving or self.size > self.max then
     drop(self, entry)
   elseif not clean(self, entry.conn) then
     drop(self, entry, "lost")
   elseif self.closed or now() >= entry.expires then
     drop(self, entry, not self.closed and "expired" or nil)
   else
+    part(entry)
     entry.since, entry.returning = now(), false
     self.stack[#self.stack + 1] = entry
     serve(self)
@@ -359,6 +372,7 @@ end
 
 -- Waits in the queue until something is granted: true, or nil and an error.
 local function wait_for_grant(self, waiter, deadline, trouble, seconds)
+  if waiter.life and waiter.how.secure then waiter.how.secure(waiter.life) end
   while not (waiter.entry or waiter.place or waiter.err) do
     local moment = now()
     if moment >= deadline then
@@ -386,14 +400,11 @@ local function wait_for_grant(self, waiter, deadline, trouble, seconds)
   return true
 end
 
--- The heart: an entry that is good and lent, or nil and an error. note tells whoever
--- may want to call it off what there is to be undone (pool.abandon).
-local function take(self, seconds, note)
-  if self.closed then core.misuse "the pool is closed" end
-  if self.draining then return nil, core.failure("usage", "the pool is being drained") end
-  local how, begun = how_here(self), now()
+-- The heart: an entry that is good and lent, or nil and an error.
+local function get(self, how, seconds, note)
+  local begun = now()
   local deadline = begun + seconds
-  local waiter, waited, trouble = { how = how }, false, nil
+  local waiter, waited, trouble = { how = how, life = note.token }, false, nil
   note.pool, note.waiter = self, waiter
   reap(self)
   if head(self) or not grant(self, waiter) then
@@ -413,7 +424,7 @@ local function take(self, seconds, note)
     end
     local entry = waiter.entry
     if entry then
-      adopt(entry.conn, how)
+      adopt(entry.conn, how, note.token)
       local good, why = is_good(self, entry)
       if good then
         if not waited then self.count.hits = self.count.hits + 1 end
@@ -451,6 +462,40 @@ local function take(self, seconds, note)
       return entry
     end
   end
+end
+
+local function close_idle(self)
+  while self.stack[1] do forget_entry(self, table.remove(self.stack)) end
+end
+
+-- This process ends.
+local function go_away(self)
+  self.leaving = true
+  close_idle(self)
+end
+
+-- note tells whoever may want to call it off what there is to be undone (pool.abandon).
+local function take(self, seconds, note, brief)
+  if self.closed then core.misuse "the pool is closed" end
+  if self.draining then return nil, core.failure("usage", "the pool is being drained") end
+  local how = how_here(self)
+  if how.check then
+    local possible, err = how.check()
+    if not possible then return nil, err end
+  end
+  if how.on_leaving and not self.told then
+    self.told = true
+    how.on_leaving(go_away, self)
+  end
+  local token = how.enter and how.enter(pool.abandon, note, brief)
+  note.token = token
+  local entry, err = get(self, how, seconds, note)
+  if entry then
+    entry.token, entry.how = token, how
+  elseif token then
+    how.leave(token)
+  end
+  return entry, err
 end
 
 pool.take, pool.give_back = take, give_back
@@ -552,7 +597,7 @@ function Pool:query(sql, ...)
   local seconds, begun = self.acquire_timeout, now()
   local limit = type(sql) == "table" and sql.timeout
   if type(limit) == "number" and limit < seconds then seconds = limit end
-  local entry, err = take(self, seconds, {})
+  local entry, err = take(self, seconds, {}, true)
   if not entry then return nil, err end
   local res
   if limit then
@@ -637,10 +682,6 @@ function Pool:resize(max, min)
   if self.failures == 0 then self.ramp = max end
   while self.size > max and self.stack[1] do forget_entry(self, table.remove(self.stack, 1)) end
   serve(self)
-end
-
-local function close_idle(self)
-  while self.stack[1] do forget_entry(self, table.remove(self.stack)) end
 end
 
 --- Closes the pool. Who waits is told; what is lent is closed when it comes back.

@@ -3,7 +3,9 @@ local core = require "dblink.core"
 
 local wait = {}
 
-local NAMES = { poll = true, cqueues = true, copas = true, luv = true }
+local found = {} -- name -> wait
+
+local NAMES = { poll = true, cqueues = true, copas = true, luv = true, openresty = true, ["openresty-direct"] = true }
 
 local function in_coroutine()
   local co, main = coroutine.running()
@@ -14,6 +16,7 @@ end
 -- Copas 1 does not tell whether it runs, and coroutines for luv are often begun
 -- before uv.run: where one of these is loaded, a coroutine is taken for one of its.
 local function running()
+  if package.loaded.ngx then return "openresty" end
   local cqueues, copas, luv = package.loaded.cqueues, package.loaded.copas, package.loaded.luv
   if cqueues and cqueues.running() then return "cqueues" end
   if not in_coroutine() then return "poll" end
@@ -39,9 +42,12 @@ function wait.find(given)
   end
   local name = given or running()
   if not NAMES[name] then core.misuse("option wait: no wait is named '" .. tostring(name) .. "'") end
-  local ok, found = pcall(require, "dblink.wait." .. name)
-  if not ok then core.misuse("option wait: '" .. name .. "' cannot be had: " .. tostring(found)) end
-  return found
+  if not found[name] then
+    local ok, how = pcall(require, "dblink.wait." .. name)
+    if not ok then core.misuse("option wait: '" .. name .. "' cannot be had: " .. tostring(how)) end
+    found[name] = how
+  end
+  return found[name]
 end
 
 -- Examines a wait, inside its loop. See wait/selftest.lua.

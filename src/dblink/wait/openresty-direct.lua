@@ -1,0 +1,98 @@
+-- The wait of nginx's Lua code that is part of nginx's own loop (direct.c), where the
+-- worker's nginx is as it should be; else the relay.
+local core = require "dblink.core"
+local ffi = require "ffi"
+local nginx = require "dblink.nginx"
+local semaphore = require "ngx.semaphore"
+
+local ngx = require "ngx"
+local relay = nginx.relay
+
+local LONGEST = 100000 -- seconds
+local AT_ONCE = 16     -- waits that may find something ready before others have their turn
+
+local works   -- whether it can be used in this worker; nil: nobody has asked
+local watches = {} -- fd -> { watch =, semaphore =, at_once = }
+local marks = {}   -- request -> mark
+local free = {}    -- tokens that nobody has
+
+local how = {}
+for name, hook in pairs(relay) do how[name] = hook end
+how.secure = nil -- a mark needs nothing more
+
+-- The worker ends: nginx complains of what it still watches.
+local function close_idle()
+  for fd, w in pairs(watches) do
+    if not w.waits then
+      watches[fd] = nil
+      w.watch:close()
+    end
+  end
+end
+
+local function can_be_used()
+  local ok, err = core.direct()
+  works = ok or false
+  if ok then how.on_leaving(close_idle, watches) end
+  if err then ngx.log(ngx.WARN, "dblink: openresty-direct cannot be used, the relay waits instead: ", err) end
+  return works
+end
+
+local function new_watch(fd)
+  local sema = assert(semaphore.new())
+  local watch = core.watch(fd, tonumber(ffi.cast("uintptr_t", sema.sem)))
+  if not watch then return nil end
+  watches[fd] = { watch = watch, semaphore = sema, at_once = 0 }
+  return watches[fd]
+end
+
+function how.forget(fd)
+  relay.forget(fd)
+  local w = watches[fd]
+  watches[fd] = nil
+  if w then w.watch:close() end
+end
+
+function how.wait(fd, events, seconds, token)
+  if works == nil then can_be_used() end
+  local w = works and (watches[fd] or new_watch(fd))
+  local armed
+  if w then armed = w.watch:arm(events) end
+  if armed == false and w.at_once < AT_ONCE then
+    w.at_once = w.at_once + 1
+    return true
+  elseif not armed then
+    if w then w.at_once = 0 end
+    return relay.wait(fd, events, seconds, token and token.slot and token)
+  end
+  w.at_once, w.waits = 0, true
+  local woken = w.semaphore:wait(seconds or LONGEST)
+  w.waits = false
+  if not woken then w.watch:disarm() end
+  if nginx.is_leaving() then how.forget(fd) end
+  if not woken and seconds then return nil, "timeout" end
+  return true
+end
+
+function how.enter(gone, arg, brief)
+  if works == nil then can_be_used() end
+  if not works then return relay.enter(gone, arg, brief) end
+  local request = core.request()
+  local mark = marks[request]
+  if not mark or mark:ended() then
+    mark = core.mark()
+    marks[request] = mark
+    if not mark then return nil end
+  end
+  local token = table.remove(free) or {}
+  token.mark, token.gone, token.arg = mark, gone, arg
+  nginx.remember(token)
+  return token
+end
+
+function how.leave(token)
+  if token.slot then return relay.leave(token) end
+  if nginx.forget(token) then free[#free + 1] = token end
+end
+
+return how
