@@ -20,6 +20,7 @@
 #include "notify.h"
 #include "null.h"
 #include "pair.h"
+#include "pipeline.h"
 #include "query.h"
 #include "receive.h"
 #include "relay.h"
@@ -272,6 +273,7 @@ int luaopen_dblink_core(lua_State *L)
         dbl_pair_functions,
         dbl_literal_functions,
         dbl_stream_functions,
+        dbl_pipeline_functions,
         dbl_relay_functions,
         dbl_direct_functions,
     };

@@ -11,6 +11,7 @@ require "dblink.notify"
 require "dblink.transaction"
 require "dblink.stream"
 require "dblink.statement"
+require "dblink.pipeline"
 
 local dblink = {
   _VERSION = core.version,

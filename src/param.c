@@ -113,8 +113,7 @@ void dbl_params(lua_State *L, int first, int count, Params *p)
         dbl_misuse(L, "%d parameters; PostgreSQL takes at most %d", count, DBL_MOST_PARAMS);
     size_t n = (size_t)count;
     Scratch s;
-    char *block =
-        lua_newuserdata(L, n * (sizeof *s.values + 2 * sizeof(int) + sizeof(Oid) + DBL_DIGITS) + 1);
+    char *block = count <= DBL_FEW_PARAMS ? p->room.bytes : lua_newuserdata(L, n * DBL_PARAM_ROOM);
     s.values = (const char **)(void *)block;
     s.lengths = (int *)(void *)(s.values + n);
     s.formats = s.lengths + n;

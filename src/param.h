@@ -7,9 +7,13 @@
 #define DBL_PARAM_H
 
 #include "compat.h"
+#include "digits.h"
 #include "pq.h"
 
-enum { DBL_MOST_PARAMS = 65535 };
+enum { DBL_MOST_PARAMS = 65535, DBL_FEW_PARAMS = 8 };
+
+/* What a parameter takes in the arrays, and its digits if it is a number. */
+#define DBL_PARAM_ROOM (sizeof(const char *) + 2 * sizeof(int) + sizeof(Oid) + DBL_DIGITS)
 
 typedef struct Params {
     int count;
@@ -17,9 +21,13 @@ typedef struct Params {
     const int *lengths;
     const int *formats;
     const Oid *types; /* NULL: the server infers all of them */
+    union {
+        const char *aligned;
+        char bytes[DBL_FEW_PARAMS * DBL_PARAM_ROOM];
+    } room; /* of a few of them */
 } Params;
 
-/* Reads count values from stack index first on.  Pushes one scratch value that
+/* Reads count values from stack index first on.  May push a scratch value, which
  * must stay on the stack while the arrays are used; the values themselves must
  * stay where they are.  Raises where a value can be no parameter, naming it by
  * its position. */

@@ -174,11 +174,8 @@ int dbl_binary_habit(const Conn *c, int traits)
     return traits < 0 ? -1 : (int)(c->codecs << 8) | traits;
 }
 
-/* Which format is asked for; habit: on the top.  The values are the same in either,
- * so that it is text where the session has settings that binary does not know of. */
-static int choose_format(lua_State *L, const Conn *c, const Query *q)
+int dbl_choose_format(const Conn *c, const Query *q, int habit)
 {
-    int habit = lua_type(L, -1) == LUA_TNUMBER ? (int)lua_tointeger(L, -1) : -1;
     int traits = habit & 255;
     if (q->binary > 0)
         return q->reading & DBL_READ_RAW || dbl_type_settled(c->pg, -1);
@@ -187,16 +184,24 @@ static int choose_format(lua_State *L, const Conn *c, const Query *q)
     return traits == 0 || dbl_type_settled(c->pg, traits);
 }
 
+/* What the statement has at DBL_STATEMENT_BINARY; ready: whether it has something. */
+static int get_habit(lua_State *L, const Query *q, int *ready)
+{
+    lua_rawgeti(L, q->statement, DBL_STATEMENT_BINARY);
+    int habit = lua_type(L, -1) == LUA_TNUMBER ? (int)lua_tointeger(L, -1) : -1;
+    *ready = !lua_isnil(L, -1);
+    lua_pop(L, 1);
+    return habit;
+}
+
 static int send_statement(lua_State *L, const Conn *c, const Query *q, const Params *p)
 {
+    int ready, habit = get_habit(L, q, &ready);
     PGconn *pg = c->pg;
-    lua_rawgeti(L, q->statement, DBL_STATEMENT_BINARY);
-    int ready = !lua_isnil(L, -1) || PQtransactionStatus(pg) == PQTRANS_ACTIVE;
-    int binary = choose_format(L, c, q);
-    lua_pop(L, 1);
+    ready |= PQtransactionStatus(pg) == PQTRANS_ACTIVE;
     return (ready || prepare(L, pg, q)) &&
            PQsendQueryPrepared(pg, field(L, q, DBL_STATEMENT_NAME), p->count, p->values, p->lengths,
-                               p->formats, binary) &&
+                               p->formats, dbl_choose_format(c, q, habit)) &&
            (ready || PQpipelineSync(pg));
 }
 
@@ -228,17 +233,16 @@ int dbl_query_prepare(lua_State *L, Conn *c, const Query *q)
 int dbl_query_send(lua_State *L, Conn *c, const Query *q)
 {
     size_t size;
-    Params p = {0};
+    Params p;
     PGconn *pg = c->pg;
     int sent;
     const char *sql = q->statement ? NULL : dbl_check_sql(L, 2, &size);
-    if (q->params > 0)
-        dbl_params(L, 3, q->params, &p);
+    dbl_params(L, 3, q->params, &p);
     if (q->statement)
         sent = send_statement(L, c, q, &p);
     else if (q->params > 0 || q->binary > 0 || q->extended)
         sent = PQsendQueryParams(pg, sql, p.count, p.types, p.values, p.lengths, p.formats,
-                                 choose_format(L, c, q));
+                                 dbl_choose_format(c, q, -1));
     else
         sent = PQsendQuery(pg, sql);
     return sent || fail(L, c);

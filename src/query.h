@@ -44,9 +44,12 @@ int dbl_query_prepare(lua_State *L, Conn *c, const Query *q);
 /* From now on the connection, at stack index 1, is about this query, just sent. */
 void dbl_query_begin(lua_State *L, Conn *c, const Query *q, int goal);
 
-/* What a statement keeps of the dbl_binary_traits of its results, from which the format
- * is chosen each time; negative as they are. */
+/* What a statement keeps of the dbl_binary_traits of its results, negative as they are;
+ * and which format is asked for then, or of SQL that has no such habit (-1).  The values
+ * are the same in either, so it is text where the session has settings that the binary
+ * decoders do not know of. */
 int dbl_binary_habit(const Conn *c, int traits);
+int dbl_choose_format(const Conn *c, const Query *q, int habit);
 
 /* max_bytes as a budget; none where it is a number that nothing reaches. */
 size_t dbl_budget(lua_Number bytes);

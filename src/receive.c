@@ -384,6 +384,10 @@ static void push_kept_error(lua_State *L, Conn *c)
         set_string(L, "sqlstate", "0A000");
         return;
     }
+    if (PQresultStatus(c->kept) == PGRES_PIPELINE_ABORTED) {
+        dbl_push_error(L, DBL_ABORTED, "not run, since a query before it in the pipeline failed");
+        return;
+    }
     const char *sqlstate = PQresultErrorField(c->kept, PG_DIAG_SQLSTATE);
     dbl_push_result_error(L, c->kept, PQstatus(c->pg) == CONNECTION_BAD);
     if (c->cancelled && sqlstate && strcmp(sqlstate, "57014") == 0)

@@ -208,25 +208,46 @@ static void copy_all(Result *r, const PGresult *pg)
         }
 }
 
+static void begin(Result *r, PGresult *pg, int reading)
+{
+    r->rows = PQntuples(pg);
+    r->columns = PQnfields(pg);
+    r->status = (unsigned char)PQresultStatus(pg);
+    r->reading = (unsigned char)reading;
+    r->command = PQcmdStatus(pg);
+}
+
+size_t dbl_result_size(PGresult *pg)
+{
+    size_t rows = (size_t)PQntuples(pg), columns = (size_t)PQnfields(pg);
+    size_t bytes = measure(pg, (int)rows, (int)columns);
+    if (bytes >= SMALL_BYTES)
+        return 0;
+    return sizeof(Result) + columns * sizeof(Column) + rows * columns * sizeof(Cell) + bytes;
+}
+
+void dbl_result_make(lua_State *L, Result *r, PGresult *pg, int reading)
+{
+    memset(r, 0, sizeof *r);
+    begin(r, pg, reading & ~(DBL_READ_NULL | DBL_READ_CODECS));
+    describe(L, r, pg, 0, 0);
+    copy_all(r, pg);
+}
+
 Result *dbl_result_push(lua_State *L, PGresult **pg, int reading, int uservalue)
 {
-    int rows = PQntuples(*pg), columns = PQnfields(*pg);
-    size_t bytes = measure(*pg, rows, columns);
-    size_t extra = (size_t)columns * sizeof(Column);
-    int small = bytes < SMALL_BYTES && !(reading & DBL_READ_PIECES);
-    if (small)
-        extra += (size_t)rows * (size_t)columns * sizeof(Cell) + bytes;
+    int columns = PQnfields(*pg);
+    size_t size = reading & DBL_READ_PIECES ? 0 : dbl_result_size(*pg);
+    int small = size != 0;
+    if (!small)
+        size = sizeof(Result) + (size_t)columns * sizeof(Column);
     if (uservalue)
         uservalue = dbl_absindex(L, uservalue);
     else
         reading &= ~(DBL_READ_NULL | DBL_READ_CODECS);
 
-    Result *r = new_result(L, extra, small ? SMALL : CLASS);
-    r->rows = rows;
-    r->columns = columns;
-    r->status = (unsigned char)PQresultStatus(*pg);
-    r->reading = (unsigned char)reading;
-    r->command = PQcmdStatus(*pg);
+    Result *r = new_result(L, size - sizeof(Result), small ? SMALL : CLASS);
+    begin(r, *pg, reading);
     if (reading & (DBL_READ_NULL | DBL_READ_CODECS)) {
         lua_createtable(L, columns, 3); /* its own: row.c keeps the names in it */
         lua_getfield(L, uservalue, "null");
@@ -411,9 +432,18 @@ static const luaL_Reg metamethods[] = {
     {NULL,         NULL           },
 };
 
+/* What a ticket of a pipeline becomes is asked for its result once more. */
+static int result_result(lua_State *L)
+{
+    any_result(L, 1);
+    lua_settop(L, 1);
+    return 1;
+}
+
 static const luaL_Reg methods[] = {
     {"clear",   result_clear  },
     {"columns", result_columns},
+    {"result",  result_result },
     {NULL,      NULL          },
 };
 
@@ -443,6 +473,11 @@ void dbl_result_open(lua_State *L)
         lua_pop(L, 1);
     }
     lua_pop(L, 1);
+}
+
+void dbl_push_small(lua_State *L)
+{
+    luaL_getmetatable(L, SMALL);
 }
 
 void dbl_result_metatables(lua_State *L)

@@ -57,6 +57,12 @@ typedef struct Result {
  * of the table with `null` and `codecs`, used where reading says so, or 0. */
 Result *dbl_result_push(lua_State *L, PGresult **pg, int reading, int uservalue);
 
+/* The same in memory that is there already: how much a result takes, 0 where it is not
+ * small; then makes it there.  dbl_push_small gives the metatable it needs. */
+size_t dbl_result_size(PGresult *pg);
+void dbl_result_make(lua_State *L, Result *r, PGresult *pg, int reading);
+void dbl_push_small(lua_State *L);
+
 /* The decoder of columns whose type cannot be read in binary: 0, always. */
 Decoder dbl_unreadable;
 

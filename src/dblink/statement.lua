@@ -26,10 +26,14 @@ end
 local names = 0
 local salt = ("dblink_%x"):format(math.floor(core.now() * 1e6) % 2 ^ 31)
 
--- Names that others on the same session, or behind the same pooler, do not have.
-local function new(conn, sql, name)
+-- A name that others on the same session, or behind the same pooler, do not have.
+local function new_name()
   names = names + 1
-  return setmetatable({ name or salt .. "_" .. names, sql, conn = conn }, class)
+  return salt .. "_" .. names
+end
+
+local function new(conn, sql, name)
+  return setmetatable({ name or new_name(), sql, conn = conn }, class)
 end
 
 -- What core closes a statement by: its name, or SQL where libpq cannot send a Close.
@@ -208,4 +212,4 @@ function Statement:close()
   return true
 end
 
-return Statement
+return { new_name = new_name }

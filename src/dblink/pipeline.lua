@@ -1,0 +1,61 @@
+-- Pipelines: conn:pipeline(), many queries under way at once.
+--
+-- In a plain script its methods are C functions. Under another wait those that may
+-- have to wait are ours.
+local core = require "dblink.core"
+local await = require "dblink.await"
+local statement = require "dblink.statement"
+
+local state, methods = core.state, core.methods
+
+local function complete(class)
+  local Pipeline = class.__index
+  local finish, conn_of = Pipeline.finish, Pipeline.conn
+  Pipeline.finish, Pipeline.conn = nil, nil
+
+  -- Sees all to its end: true, or nil and an error where the connection was lost.
+  function Pipeline:close()
+    local ok, err = finish(self)
+    while ok == false do
+      await.settle(conn_of(self))
+      ok, err = finish(self)
+    end
+    return ok, err
+  end
+
+  class.__close = Pipeline.close
+end
+
+local waiting = core.pipeline_class(false)
+do
+  local Pipeline = waiting.__index
+  local query, room, conn_of = Pipeline.query, Pipeline.room, Pipeline.conn
+
+  function Pipeline:query(...)
+    local ticket, err = query(self, ...)
+    if err ~= false then return ticket, err end
+    local conn = conn_of(self)
+    repeat await.settle(conn) until room(self)
+    return ticket
+  end
+  Pipeline.room = nil
+end
+
+local plain = core.pipeline_class(true)
+plain.__index.room = nil
+
+complete(waiting)
+complete(plain)
+
+function methods:pipeline()
+  local function wrap(result)
+    return function(ticket, seconds)
+      local res, err = result(ticket, seconds)
+      while res == false do res, err = result(ticket, nil, not await.settle(self)) end
+      return res, err
+    end
+  end
+  local p, err = await.begin(core.pipeline, self, statement.new_name(), not state(self).plain and wrap or nil)
+  if p then state(self).occupant = p end
+  return p, err
+end
