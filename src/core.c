@@ -258,24 +258,11 @@ static void push_methods(lua_State *L)
 int luaopen_dblink_core(lua_State *L)
 {
     static const luaL_Reg *const rooms[] = {
-        functions,
-        dbl_conn_functions,
-        dbl_connect_functions,
-        dbl_result_functions,
-        dbl_send_functions,
-        dbl_receive_functions,
-        dbl_cancel_functions,
-        dbl_escape_functions,
-        dbl_copy_functions,
-        dbl_notify_functions,
-        dbl_hooks_functions,
-        dbl_crowd_functions,
-        dbl_pair_functions,
-        dbl_literal_functions,
-        dbl_stream_functions,
-        dbl_pipeline_functions,
-        dbl_relay_functions,
-        dbl_direct_functions,
+        functions,           dbl_conn_functions,    dbl_connect_functions, dbl_result_functions,
+        dbl_send_functions,  dbl_receive_functions, dbl_cancel_functions,  dbl_escape_functions,
+        dbl_copy_functions,  dbl_notify_functions,  dbl_hooks_functions,   dbl_crowd_functions,
+        dbl_pair_functions,  dbl_literal_functions, dbl_stream_functions,  dbl_pipeline_functions,
+        dbl_relay_functions, dbl_direct_functions,
     };
     dbl_fail_open(L);
     dbl_null_open(L);

@@ -18,7 +18,7 @@
 /* How often to look whether a cancel request is over, for those who do not drive it. */
 #define PAUSE 0.005
 
-static int is_copy(const PGresult *res)
+int dbl_is_copy(const PGresult *res)
 {
     switch (PQresultStatus(res)) {
     case PGRES_COPY_IN:
@@ -39,7 +39,7 @@ static int is_error(const PGresult *res)
     case PGRES_PIPELINE_ABORTED:
         return 1;
     default:
-        return is_copy(res);
+        return dbl_is_copy(res);
     }
 }
 
@@ -120,7 +120,7 @@ static void note_command(Conn *c, PGresult *res)
 
 void dbl_keep(Conn *c, PGresult *res)
 {
-    if (is_copy(res))
+    if (dbl_is_copy(res))
         meet_copy(c, res);
     note_command(c, res);
     c->done += !is_error(res);
@@ -378,7 +378,7 @@ static void set_string(lua_State *L, const char *key, const char *value)
 
 static void push_kept_error(lua_State *L, Conn *c)
 {
-    if (is_copy(c->kept)) {
+    if (dbl_is_copy(c->kept)) {
         dbl_push_error(L, DBL_USAGE,
                        "COPY cannot be run by a query: use conn:copy_in or conn:copy_out");
         set_string(L, "sqlstate", "0A000");
@@ -426,8 +426,10 @@ static int tell(lua_State *L)
 
 /* A verb has taken its result: time to tell the notices.  What the function raises
  * harms nobody, conn:notices() tells of it; the connection is not its to use. */
-static void tell_all(lua_State *L, Conn *c, int conn)
+void dbl_tell(lua_State *L, Conn *c, int conn)
 {
+    if (!c->tells || !c->notices.first)
+        return;
     const Note *last = NULL;
     unsigned char held = c->held;
     conn = dbl_absindex(L, conn);
@@ -465,8 +467,7 @@ static int push_result(lua_State *L, Conn *c, int conn)
 int dbl_push_kept(lua_State *L, Conn *c, int conn)
 {
     int pushed = push_result(L, c, conn);
-    if (c->tells && c->notices.first)
-        tell_all(L, c, conn);
+    dbl_tell(L, c, conn);
     return pushed;
 }
 
@@ -484,7 +485,7 @@ static int push_next(lua_State *L, Conn *c)
         lua_pushnil(L);
         return 1;
     }
-    if (is_copy(c->kept))
+    if (dbl_is_copy(c->kept))
         meet_copy(c, c->kept);
     note_command(c, c->kept);
     return dbl_push_kept(L, c, 1);

@@ -28,6 +28,9 @@ static inline int dbl_settle(lua_State *L, Conn *c)
 enum { DBL_PIECE, DBL_RESULT, DBL_END };
 int dbl_take(Conn *c, PGresult **res);
 
+/* Whether it says that a COPY has begun. */
+int dbl_is_copy(const PGresult *res);
+
 /* Of all the results of a query its first error is kept, else the last. */
 void dbl_keep(Conn *c, PGresult *res);
 
@@ -43,6 +46,9 @@ int dbl_copy_line(Conn *c);
 /* Pushes what is kept as a result, or as nil and an error: how many values.
  * conn: the connection's stack index. */
 int dbl_push_kept(lua_State *L, Conn *c, int conn);
+
+/* Gives the notices that came to options.on_notice, if there is one. */
+void dbl_tell(lua_State *L, Conn *c, int conn);
 
 /* Pushes the table with `null` and `codecs` for what the query under way gives: its
  * stack index, or 0 and nothing where there is neither. */

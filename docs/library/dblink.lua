@@ -176,6 +176,9 @@ function conn:rows(sql, ...) end
 ---@return dblink.statement? statement
 ---@return dblink.error? err
 function conn:prepare(sql, name, seconds) end
+---@return dblink.pipeline? pipeline
+---@return dblink.error? err
+function conn:pipeline() end
 ---@param sql string
 ---@return dblink.result[]? results
 ---@return dblink.error? err
@@ -279,6 +282,34 @@ function stream:next() end
 ---@return dblink.error? err
 function stream:columns() end
 function stream:close() end
+
+---@class dblink.pipeline
+local pipeline = {}
+---@param sql string|dblink.statement|table
+---@param ... any
+---@return dblink.ticket? ticket
+---@return dblink.error? err
+function pipeline:query(sql, ...) end
+
+---@return true? sent
+---@return dblink.error? err
+function pipeline:sync() end
+
+---@return true? sent
+---@return dblink.error? err
+function pipeline:flush() end
+
+---@param seconds? number
+---@return true? ended
+---@return dblink.error? err
+function pipeline:close(seconds) end
+
+---@class dblink.ticket
+local ticket = {}
+---@param seconds? number
+---@return dblink.result? result
+---@return dblink.error? err
+function ticket:result(seconds) end
 
 ---@class dblink.statement
 local stmt = {}

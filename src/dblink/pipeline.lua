@@ -13,17 +13,19 @@ local function complete(class)
   local finish, conn_of = Pipeline.finish, Pipeline.conn
   Pipeline.finish, Pipeline.conn = nil, nil
 
-  -- Sees all to its end: true, or nil and an error where the connection was lost.
-  function Pipeline:close()
-    local ok, err = finish(self)
+  -- Sees all to its end: true, or nil and an error where the connection was lost, or
+  -- the time was up and the rest cancelled. (`true`: another verb wants the connection.)
+  function Pipeline:close(seconds)
+    local conn = conn_of(self)
+    local ok, err = finish(self, seconds ~= true and seconds or nil)
     while ok == false do
-      await.settle(conn_of(self))
+      if not await.settle(conn) then return await.give_up(conn) end
       ok, err = finish(self)
     end
     return ok, err
   end
 
-  class.__close = Pipeline.close
+  function class:__close() Pipeline.close(self) end
 end
 
 local waiting = core.pipeline_class(false)

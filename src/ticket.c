@@ -1,0 +1,91 @@
+/*
+ * ticket.c -- a query of a pipeline, and then what it gave.
+ */
+#include "ticket.h"
+
+#include "fail.h"
+#include "receive.h"
+
+enum { MOST_ROOM = 512 };
+
+void dbl_ticket_push(lua_State *L, size_t size, int reading, unsigned number, int statement)
+{
+    Result *t = dbl_newuserdata(L, size);
+    t->status = DBL_TICKET_PENDING;
+    t->reading = (unsigned char)reading;
+    t->rows = (int)number;
+    t->columns = statement;
+    lua_insert(L, -2);
+    lua_setmetatable(L, -2);
+}
+
+/* Makes the result in c->kept in the ticket's own memory: 0 where it has no room. */
+static int make_inside(lua_State *L, const Conn *c, int ticket, size_t *room)
+{
+    Result *t = lua_touserdata(L, ticket);
+    ExecStatusType status = PQresultStatus(c->kept);
+    if ((status != PGRES_TUPLES_OK && status != PGRES_COMMAND_OK) ||
+        t->reading & (DBL_READ_NULL | DBL_READ_CODECS))
+        return 0;
+    size_t size = dbl_result_size(c->kept);
+    if (size > *room && size <= MOST_ROOM)
+        *room = size;
+    if (size == 0 || size > dbl_rawlen(L, ticket))
+        return 0;
+    dbl_result_make(L, t, c->kept, t->reading);
+    return 1;
+}
+
+/* Pushes c->kept as dbl_push_kept does, whatever the connection itself is about. */
+static int push_answer(lua_State *L, Conn *c, int conn, int reading)
+{
+    double deadline = c->deadline; /* of who waits for another ticket */
+    c->reading = (unsigned char)reading;
+    c->own_null = 0;
+    int values = dbl_push_kept(L, c, conn);
+    c->deadline = deadline;
+    return values;
+}
+
+void dbl_ticket_answer(lua_State *L, Conn *c, int conn, int ticket, int over, size_t *room)
+{
+    Result *t = lua_touserdata(L, ticket);
+    int values = 2;
+    if (over && PQresultStatus(c->kept) == PGRES_TUPLES_OK) {
+        c->over = (unsigned char)over;
+        dbl_fail_stopped(L, c);
+        c->over = 0;
+    } else if (make_inside(L, c, ticket, room)) {
+        dbl_tell(L, c, conn);
+        return;
+    } else {
+        values = push_answer(L, c, conn, t->reading);
+    }
+    if (values == 1) {
+        lua_createtable(L, 1, 0);
+        lua_insert(L, -2);
+        lua_rawseti(L, -2, 1);
+    }
+    dbl_setuservalue(L, ticket);
+    t->status = values == 1 ? DBL_TICKET_APART : DBL_TICKET_FAILED;
+}
+
+int dbl_ticket_give(lua_State *L, int ticket)
+{
+    const Result *t = lua_touserdata(L, ticket);
+    switch (t->status) {
+    case DBL_TICKET_FAILED:
+        lua_pushnil(L);
+        dbl_getuservalue(L, ticket);
+        return 2;
+    case DBL_TICKET_APART:
+        dbl_getuservalue(L, ticket);
+        lua_rawgeti(L, -1, 1);
+        return 1;
+    default:
+        dbl_push_small(L);
+        lua_setmetatable(L, ticket);
+        lua_pushvalue(L, ticket);
+        return 1;
+    }
+}
