@@ -6,6 +6,7 @@
 #   make test-tls              the suite over TCP with TLS and SCRAM
 #   make test-matrix           the suite with libpq and server 17 and 18, and Lua 5.5 (Debians of its own)
 #   make soak                  100,000 queries with cancels and deadlines at random moments (QUERIES, SEED)
+#   make proof                 that ten million rows, and gigabytes of COPY, do not raise a process's peak (ROWS)
 #   make lint format floors rock rockspec bench clean
 #   make static                libdblink.a for C programs, in build/<lua>/ (docs/hosts.md)
 #   make install LUA=5.4       into $(DESTDIR)$(PREFIX)
@@ -34,7 +35,7 @@ PG        = spec/support/pg run
 AGAIN     = $(MAKE) --no-print-directory
 LUA_ENV   = env LUA_INIT= LUA_PATH="./src/?.lua;./spec/?.lua;;" LUA_CPATH="./$(BUILD)/$(1)/?.so;;"
 
-.PHONY: all build static install-static demo test test-tls test-matrix soak asan lint format floors rock rockspec bench install clean
+.PHONY: all build static install-static demo test test-tls test-matrix soak proof asan lint format floors rock rockspec bench install clean
 .SUFFIXES:
 all: build
 
@@ -88,6 +89,12 @@ QUERIES ?= 100000
 soak: setup.build setup.server
 	@$(AGAIN) -s build LUA=5.4
 	@$(call LUA_ENV,lua5.4) $(PG) lua5.4 spec/support/soak.lua $(QUERIES) $(SEED)
+
+# Memory: see spec/support/peak.lua.
+ROWS ?= 10000000
+proof: setup.build setup.server
+	@$(AGAIN) -s build LUA=5.4
+	@$(call LUA_ENV,lua5.4) $(PG) lua5.4 spec/support/peak.lua $(ROWS)
 
 asan: setup.build setup.test
 	@mkdir -p build && gcc -shared -fPIC -o build/unpreload.so spec/support/unpreload.c

@@ -134,7 +134,7 @@ for where, wait in pairs(waits) do
 
     it("takes megabytes each way without waiting to be read", function()
       local p, tickets, text = pipeline(), {}, ("x"):rep(300000)
-      local n = FEW and 20 or 100
+      local n = FEW and 5 or 100
       for i = 1, n do
         tickets[i] = p:query("select $1 || repeat('y', 300000)", text .. i)
       end
@@ -145,7 +145,7 @@ for where, wait in pairs(waits) do
     end)
 
     it("takes more queries than the server answers without being asked", function()
-      local p, tickets, n = pipeline(), {}, FEW and 2000 or 20000
+      local p, tickets, n = pipeline(), {}, FEW and 500 or 20000
       for i = 1, n do tickets[i] = p:query("select $1::int4", i) end
       assert.is_true(p:close())
       for i = 1, n do assert.equal(i, value(tickets[i])) end
@@ -382,13 +382,13 @@ describe("a pipeline while others run", function()
   for _, loop in ipairs(loops) do
     it("gives its results in order under " .. loop.name, function()
       if loop.missing then return pending(loop.missing) end
-      local text, turns, over = ("x"):rep(100000), 0, false
+      local text, turns, over, n = ("x"):rep(100000), 0, false, FEW and 10 or 100
       loop.run(function()
         local conn = server.connect(nil, { wait = loop.wait })
         local p = assert(conn:pipeline())
         local tickets = { p:query "select pg_sleep(0.05)" }
-        for i = 1, 100 do tickets[#tickets + 1] = assert(p:query("select $1 || $1", text .. i)) end
-        for i = 1, 100 do assert.equal((text .. i):rep(2), assert(tickets[i + 1]:result())(1, 1)) end
+        for i = 1, n do tickets[#tickets + 1] = assert(p:query("select $1 || $1", text .. i)) end
+        for i = 1, n do assert.equal((text .. i):rep(2), assert(tickets[i + 1]:result())(1, 1)) end
         local bad = p:query "select 1/0"
         local slow = p:query "select pg_sleep(1000)"
         assert.equal("22012", select(2, bad:result()).sqlstate)

@@ -293,3 +293,14 @@ if _VERSION >= "Lua 5.4" then
     end)
   end)
 end
+
+describe("a million rows #heavy", function()
+  it("do not raise the peak of the process", function()
+    local lua
+    for i = 0, -10, -1 do lua = arg[i] or lua end
+    local pipe = assert(io.popen(lua .. " spec/support/peak.lua 1000000 rows coroutine copy_out copy_in 2>&1; echo $?"))
+    local output = pipe:read "*a"
+    pipe:close()
+    assert.equal("0", output:match "(%d+)\n$", output)
+  end)
+end)
