@@ -71,7 +71,7 @@ describe("parameters", function()
   end)
 
   it("number up to 65,535", function()
-    local most = _VERSION == "Lua 5.1" and 7000 or 65535 -- as many as a C function's stack holds
+    local most = 65535
     local args, marks = { n = most }, {}
     for i = 1, most do
       args[i] = i
@@ -80,7 +80,16 @@ describe("parameters", function()
     local sql = "select array_length(array[" .. table.concat(marks, ",") .. "]::int[], 1)"
     table.insert(args, 1, sql)
     args.n = nil
+    args[60001] = dblink.bytea "6"
+    args[1] = args[1]:gsub("%$60000,", "length($60000),")
     assert.equal(most, conn:query(args)(1, 1))
+    local p = conn:pipeline()
+    local ticket = p:query(args)
+    p:close()
+    assert.equal(most, ticket:result()(1, 1))
+    args[60001] = print
+    assert.error_matches(function() conn:query(args) end, "parameter %$60000: a function")
+    args[60001] = 1
     args[65537] = 1
     assert.error_matches(function() conn:query(args) end, "more parameters than PostgreSQL takes")
     local _, err = conn:query("select $1, $2", 1)

@@ -107,7 +107,37 @@ int dbl_param_plain(lua_State *L, int i, const char *what, int position, Oid *ty
     return 0;
 }
 
-void dbl_params(lua_State *L, int first, int count, Params *p)
+/* The plain value at i into the arrays, as number k from 0; bytes: those of a bytea. */
+static void read_param(lua_State *L, int i, int k, int bytes, const Scratch *s)
+{
+    s->formats[k] = s->lengths[k] = 0;
+    s->values[k] = NULL;
+    switch (lua_type(L, i)) {
+    case LUA_TBOOLEAN:
+        s->values[k] = lua_toboolean(L, i) ? "t" : "f";
+        s->lengths[k] = 1;
+        break;
+    case LUA_TNUMBER:
+#if DBL_HAS_INTEGER
+        if (lua_isinteger(L, i))
+            s->lengths[k] = dbl_write_integer(s->digits[k], lua_tointeger(L, i));
+        else
+#endif
+            s->lengths[k] = dbl_write_number(s->digits[k], lua_tonumber(L, i));
+        s->values[k] = s->digits[k];
+        break;
+    case LUA_TSTRING:
+        s->values[k] = check_text(L, i, k + 1, &s->lengths[k]);
+        if (bytes) {
+            s->formats[k] = 1;
+            s->types[k] = BYTEA;
+        } else if (memchr(s->values[k], '\0', (size_t)s->lengths[k])) {
+            bad_param(L, k + 1, "a string with a NUL byte; write dblink.bytea(s) for bytes");
+        }
+    }
+}
+
+void dbl_params(lua_State *L, int first, int count, int list, Params *p)
 {
     if (count > DBL_MOST_PARAMS)
         dbl_misuse(L, "%d parameters; PostgreSQL takes at most %d", count, DBL_MOST_PARAMS);
@@ -125,39 +155,16 @@ void dbl_params(lua_State *L, int first, int count, Params *p)
     p->formats = s.formats;
     p->types = NULL;
     for (int k = 0; k < count; k++) {
-        Oid type = 0;
-        int i = first + k, bytes = dbl_param_plain(L, i, "parameter $", k + 1, &type);
-        s.formats[k] = 0;
-        s.types[k] = type;
-        if (type)
-            p->types = s.types;
-        switch (lua_type(L, i)) {
-        case LUA_TBOOLEAN:
-            s.values[k] = lua_toboolean(L, i) ? "t" : "f";
-            s.lengths[k] = 1;
-            break;
-        case LUA_TNUMBER:
-#if DBL_HAS_INTEGER
-            if (lua_isinteger(L, i))
-                s.lengths[k] = dbl_write_integer(s.digits[k], lua_tointeger(L, i));
-            else
-#endif
-                s.lengths[k] = dbl_write_number(s.digits[k], lua_tonumber(L, i));
-            s.values[k] = s.digits[k];
-            break;
-        case LUA_TSTRING:
-            s.values[k] = check_text(L, i, k + 1, &s.lengths[k]);
-            if (bytes) {
-                s.formats[k] = 1;
-                s.types[k] = BYTEA;
-                p->types = s.types;
-            } else if (memchr(s.values[k], '\0', (size_t)s.lengths[k])) {
-                bad_param(L, k + 1, "a string with a NUL byte; write dblink.bytea(s) for bytes");
-            }
-            break;
-        default:
-            s.values[k] = NULL;
-            s.lengths[k] = 0;
+        int i = first + k;
+        if (list) {
+            lua_rawgeti(L, first, k + 1);
+            i = lua_gettop(L);
         }
+        s.types[k] = 0;
+        read_param(L, i, k, dbl_param_plain(L, i, "parameter $", k + 1, &s.types[k]), &s);
+        if (s.types[k])
+            p->types = s.types;
+        if (list) /* a marked value has become another */
+            lua_rawseti(L, first, k + 1);
     }
 }

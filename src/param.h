@@ -27,11 +27,11 @@ typedef struct Params {
     } room; /* of a few of them */
 } Params;
 
-/* Reads count values from stack index first on.  May push a scratch value, which
- * must stay on the stack while the arrays are used; the values themselves must
- * stay where they are.  Raises where a value can be no parameter, naming it by
- * its position. */
-void dbl_params(lua_State *L, int first, int count, Params *p);
+/* Reads count values from stack index first on, or, as a list, out of the table there.
+ * May push a scratch value, which must stay on the stack while the arrays are used;
+ * the values themselves must stay where they are.  Raises where a value can be no
+ * parameter, naming it by its position. */
+void dbl_params(lua_State *L, int first, int count, int list, Params *p);
 
 /* Makes the value at i a plain one, string, number, boolean or nil: a marked value
  * becomes its string, dblink.null and its like become nil.  1 where the string is the

@@ -24,8 +24,7 @@
 #define PIPELINE "dblink.pipeline"       /* Lua waits */
 
 enum {
-    MOST_SEEN = 100,     /* of different SQL */
-    LONGEST_SEEN = 8192, /* bytes of SQL */
+    MOST_SEEN = 100, /* of different SQL */
 };
 
 /* The pipeline at index 1 of a method, whose upvalue is the metatable. */
@@ -96,11 +95,8 @@ static int prepare(lua_State *L, Pipeline *p, int own)
  * seen: by SQL, the number of its statement, 0 where it came once. */
 static int find_statement(lua_State *L, Pipeline *p, const Query *q, int own)
 {
-    if (!p->conn->caching || q->binary >= 0 || dbl_rawlen(L, 2) > LONGEST_SEEN)
+    if (!dbl_query_is_cacheable(L, p->conn, q))
         return 0;
-    for (int i = 3; i < 3 + q->params; i++)
-        if (lua_type(L, i) == LUA_TTABLE) /* it may bring a type of its own */
-            return 0;
     lua_rawgeti(L, own, DBL_PIPELINE_SEEN);
     lua_pushvalue(L, 2);
     lua_rawget(L, -2);
@@ -131,7 +127,7 @@ static int send(lua_State *L, Pipeline *p, Query *q, int n)
         return dbl_query_send(L, p->conn, q);
     }
     const Statement *s = &p->statement[n - 1];
-    dbl_params(L, 3, q->params, &params);
+    dbl_params(L, 3, q->params, 0, &params);
     if (PQsendQueryPrepared(pg, s->name, params.count, params.values, params.lengths,
                             params.formats, dbl_choose_format(p->conn, q, s->habit)))
         return 1;
@@ -143,7 +139,8 @@ static int send(lua_State *L, Pipeline *p, Query *q, int n)
 static size_t weigh(lua_State *L, const Query *q)
 {
     size_t bytes = 64;
-    for (int i = 2; i < 3 + q->params; i++)
+    int end = q->list ? 3 : 3 + q->params;
+    for (int i = 2; i < end; i++)
         bytes += lua_type(L, i) == LUA_TSTRING ? dbl_rawlen(L, i) : 16;
     return bytes;
 }
@@ -170,7 +167,7 @@ static int pipeline_query(lua_State *L)
     luaL_checkstack(L, 20, "too many parameters");
     int own = dbl_queue_push(L, 1), ticket = own + 2;
     dbl_queue_reserve(L, p, own);
-    int n = q.statement ? 0 : find_statement(L, p, &q, own);
+    int n = find_statement(L, p, &q, own);
     lua_rawgeti(L, own, DBL_PIPELINE_TICKET);
     dbl_ticket_push(L, p->room, q.reading, p->last, n);
     if (!send(L, p, &q, n))

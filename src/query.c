@@ -12,6 +12,11 @@
 #include "result.h"
 #include "row.h"
 
+enum {
+    LONGEST_CACHED = 8192, /* bytes of SQL */
+    MOST_ON_STACK = 1000,  /* Lua 5.1 has room for 8,000 values there */
+};
+
 const char *dbl_check_sql(lua_State *L, int i, size_t *size)
 {
     const char *sql = dbl_check_string(L, i, "sql", size);
@@ -107,16 +112,31 @@ static int read_options(lua_State *L, int t, Query *q)
     return entries;
 }
 
+/* Pushes entries of the table at t, from the first on, as one table. */
+static void push_list(lua_State *L, int t, int first, int entries)
+{
+    lua_createtable(L, entries - first + 1, 0);
+    for (int i = first; i <= entries; i++) {
+        lua_rawgeti(L, t, i);
+        lua_rawseti(L, -2, i - first + 1);
+    }
+}
+
 /* The table at index t, on the top: puts its entries on the stack as if they had
- * been given one by one.  n, as table.pack sets it, counts nils at the end. */
+ * been given one by one; but what is too much for it becomes a list.  n, as table.pack
+ * sets it, counts nils at the end. */
 static void spread(lua_State *L, int t, Query *q)
 {
     int entries = read_options(L, t, q);
     if (entries > DBL_MOST_PARAMS + 1)
         dbl_misuse(L, "more parameters than PostgreSQL takes");
-    luaL_checkstack(L, entries + 8, "too many parameters");
-    for (int i = 1; i <= entries; i++)
+    q->list = entries > MOST_ON_STACK;
+    int spread = q->list ? 3 - t : entries;
+    luaL_checkstack(L, spread + 10, "too many parameters");
+    for (int i = 1; i <= spread; i++)
         lua_rawgeti(L, t, i);
+    if (q->list)
+        push_list(L, t, spread + 1, entries);
     lua_getfield(L, t, "null");
     if (!lua_isnil(L, -1))
         q->null = lua_gettop(L) - 1;
@@ -124,6 +144,17 @@ static void spread(lua_State *L, int t, Query *q)
         lua_pop(L, 1);
     lua_remove(L, t);
     q->params = t + entries - 3;
+}
+
+int dbl_query_is_cacheable(lua_State *L, const Conn *c, const Query *q)
+{
+    if (!c->caching || q->statement || q->list || q->binary >= 0 ||
+        dbl_rawlen(L, 2) > LONGEST_CACHED)
+        return 0;
+    for (int i = 3; i < 3 + q->params; i++)
+        if (lua_type(L, i) == LUA_TTABLE)
+            return 0;
+    return 1;
 }
 
 void dbl_query_read(lua_State *L, const Conn *c, Query *q)
@@ -237,7 +268,7 @@ int dbl_query_send(lua_State *L, Conn *c, const Query *q)
     PGconn *pg = c->pg;
     int sent;
     const char *sql = q->statement ? NULL : dbl_check_sql(L, 2, &size);
-    dbl_params(L, 3, q->params, &p);
+    dbl_params(L, 3, q->params, q->list, &p);
     if (q->statement)
         sent = send_statement(L, c, q, &p);
     else if (q->params > 0 || q->binary > 0 || q->extended)

@@ -26,6 +26,7 @@ typedef struct Query {
     int binary;    /* 1: yes, 0: no, -1: what suits */
     int extended;  /* the extended protocol also without parameters */
     int params;    /* how many lie from stack index 3 on */
+    int list;      /* they are many: these are the entries of our own table at 3 */
     int statement; /* the stack index of a prepared one; 0: SQL lies at 2 */
     int null;      /* the stack index of its own `null`, or 0 */
 } Query;
@@ -40,6 +41,10 @@ int dbl_query_send(lua_State *L, Conn *c, const Query *q);
 
 /* Likewise: Parse and Describe of a statement. */
 int dbl_query_prepare(lua_State *L, Conn *c, const Query *q);
+
+/* Whether a statement may be kept for its SQL.  A marked parameter may bring a type of
+ * its own, which another call would not. */
+int dbl_query_is_cacheable(lua_State *L, const Conn *c, const Query *q);
 
 /* From now on the connection, at stack index 1, is about this query, just sent. */
 void dbl_query_begin(lua_State *L, Conn *c, const Query *q, int goal);

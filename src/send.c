@@ -17,21 +17,6 @@
 #include "result.h"
 #include "row.h"
 
-enum { LONGEST_CACHED = 8192 }; /* bytes of SQL */
-
-/* Whether a statement for this SQL is worth keeping.  A marked parameter may bring
- * a type of its own, which another call would not. */
-static int is_cacheable(lua_State *L, const Conn *c, const Query *q)
-{
-    if (!c->caching || lua_type(L, 2) != LUA_TSTRING || q->params == 0 || q->binary >= 0 ||
-        dbl_rawlen(L, 2) > LONGEST_CACHED)
-        return 0;
-    for (int i = 3; i < 3 + q->params; i++)
-        if (lua_type(L, i) == LUA_TTABLE)
-            return 0;
-    return 1;
-}
-
 static void note_use(lua_State *L, Conn *c)
 {
     lua_pushinteger(L, ++c->clock);
@@ -42,7 +27,7 @@ static void note_use(lua_State *L, Conn *c)
  * there is none, and Lua makes one. */
 static int use_cache(lua_State *L, Conn *c, Query *q)
 {
-    if (!is_cacheable(L, c, q))
+    if (q->params == 0 || !dbl_query_is_cacheable(L, c, q))
         return 1;
     if (c->discarded)
         return 0;
