@@ -7,7 +7,7 @@
 #   make test-matrix           the suite with libpq and server 17 and 18, and Lua 5.5 (Debians of its own)
 #   make soak                  100,000 queries with cancels and deadlines at random moments (QUERIES, SEED)
 #   make proof                 that ten million rows, and gigabytes of COPY, do not raise a process's peak (ROWS)
-#   make lint format floors rock rockspec bench clean
+#   make lint format floors rock rockspec bench bench-nginx clean
 #   make static                libdblink.a for C programs, in build/<lua>/ (docs/hosts.md)
 #   make install LUA=5.4       into $(DESTDIR)$(PREFIX)
 #   make install-static LUA=5.4  libdblink.a, dblink.h and dblink.pc, likewise
@@ -35,7 +35,7 @@ PG        = spec/support/pg run
 AGAIN     = $(MAKE) --no-print-directory
 LUA_ENV   = env LUA_INIT= LUA_PATH="./src/?.lua;./spec/?.lua;;" LUA_CPATH="./$(BUILD)/$(1)/?.so;;"
 
-.PHONY: all build static install-static demo test test-tls test-matrix soak proof asan lint format floors rock rockspec bench install clean
+.PHONY: all build static install-static demo test test-tls test-matrix soak proof asan lint format floors rock rockspec bench bench-nginx install clean
 .SUFFIXES:
 all: build
 
@@ -143,6 +143,11 @@ BENCH_LUAS = $(if $(filter file default,$(origin LUA)),lua5.4,$(LUAS))
 bench: setup.build setup.server build/limit
 	@$(AGAIN) -s build LUA="$(BENCH_LUAS)"
 	@for l in $(BENCH_LUAS); do echo "== $$l"; $(call LUA_ENV,$$l) $(PG) $$l bench/run.lua $$l || exit 1; done
+
+# The same in nginx, in multiples of a page that says hello. See bench/nginx.lua for ROUNDS and SECONDS.
+bench-nginx: setup.build setup.server setup.nginx
+	@$(AGAIN) -s build LUA="5.4 luajit"
+	@$(call LUA_ENV,lua5.4) $(PG) lua5.4 bench/nginx.lua
 
 install: build
 	@for l in $(LUAS); do v=$${l#lua}; [ $$l != luajit ] || v=5.1; d="$(DESTDIR)$(PREFIX)"; \

@@ -291,40 +291,80 @@ typedef struct Walk {
     int shape, row;
 } Walk;
 
-/* Upvalues: result, its walk, names or nil. */
-static int next_row(lua_State *L)
+static int next_row(lua_State *L, Walk *w, int result, int names)
 {
-    enum { RESULT = lua_upvalueindex(1), NAMES = lua_upvalueindex(3) };
-    Walk *w = lua_touserdata(L, lua_upvalueindex(2));
     const Result *r = w->r;
     if (r->cleared)
-        dbl_result(L, RESULT);
+        dbl_result(L, result);
     if (w->row >= r->rows)
         return 0;
     int row = w->row++;
     if (w->shape != DBL_ROW_VALUES) {
-        dbl_push_row(L, r, RESULT, row, w->shape, NAMES);
+        dbl_push_row(L, r, result, row, w->shape, names);
         return 1;
     }
     luaL_checkstack(L, r->columns + 4, "too many columns");
     lua_pushinteger(L, row + 1);
     for (int j = 0; j < r->columns; j++)
-        push_cell(L, r, RESULT, dbl_cell(r, row, j), j);
+        push_cell(L, r, result, dbl_cell(r, row, j), j);
     return r->columns + 1;
 }
+
+/* An iterator is a function with upvalues: names or nothing, result, walk.  But LuaJIT would
+ * compile a loop anew for each, so there it is a userdata that can be called. */
+#if LUA_VERSION_NUM > 501
+static int iterate(lua_State *L)
+{
+    return next_row(L, lua_touserdata(L, lua_upvalueindex(3)), lua_upvalueindex(2),
+                    lua_upvalueindex(1));
+}
+
+static void push_iterator(lua_State *L)
+{
+    lua_pushcclosure(L, iterate, 3);
+}
+#else
+#define WALK "dblink.rows"
+
+static int iterate(lua_State *L)
+{
+    Walk *w = lua_touserdata(L, 1);
+    if (!w || !lua_getmetatable(L, 1) || !lua_rawequal(L, -1, lua_upvalueindex(1)))
+        w = luaL_checkudata(L, 1, WALK);
+    lua_settop(L, 1);
+    lua_getfenv(L, 1); /* the names, and the result as [0] */
+    lua_rawgeti(L, 2, 0);
+    return next_row(L, w, 3, 2);
+}
+
+static void push_iterator(lua_State *L)
+{
+    if (luaL_newmetatable(L, WALK)) {
+        lua_pushvalue(L, -1);
+        lua_pushcclosure(L, iterate, 1);
+        lua_setfield(L, -2, "__call");
+        lua_pushliteral(L, WALK);
+        lua_setfield(L, -2, "__metatable");
+    }
+    lua_setmetatable(L, -2);
+    lua_insert(L, -3); /* walk, names, result */
+    lua_rawseti(L, -2, 0);
+    lua_setfenv(L, -2);
+}
+#endif
 
 static int result_rows(lua_State *L)
 {
     const Result *r = dbl_result(L, 1);
     int shape = dbl_check_shape(L, 2, r);
-    lua_pushvalue(L, 1);
-    Walk *w = lua_newuserdata(L, sizeof *w);
-    *w = (Walk){r, shape, 0};
     if (shape == DBL_ROW_NAMED)
         dbl_push_names(L, r);
     else
-        lua_pushnil(L);
-    lua_pushcclosure(L, next_row, 3);
+        lua_newtable(L);
+    lua_pushvalue(L, 1);
+    Walk *w = dbl_newuserdata(L, sizeof *w);
+    *w = (Walk){r, shape, 0};
+    push_iterator(L);
     return 1;
 }
 

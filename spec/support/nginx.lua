@@ -6,12 +6,13 @@ local server = require "support.server"
 local nginx = {}
 
 local build = (host.folder or ""):match "^(.*)/[^/]+$" or "build"
+local script = ("BUILD=%s spec/support/nginx "):format(host.quote(build))
 
 -- Why there is none, or nil. Its Lua is a LuaJIT.
 function nginx.missing()
   if host.sanitized then return "nginx runs without sanitizers" end
   if not server.own then return "the server is not ours" end
-  local output, status = host.run "spec/support/nginx get && command -v curl wrk"
+  local output, status = host.run(script .. "get && command -v curl wrk")
   if status ~= 0 then return (output:gsub("%s+$", "")) end
   output, status = host.run(("make -s build LUA=luajit BUILD=%s"):format(host.quote(build)))
   if status ~= 0 then return "no module for LuaJIT: " .. output end
@@ -55,8 +56,8 @@ local function write(path, text)
 end
 
 function Nginx:run(arguments)
-  return host.run(("DBLINK_CONNINFO=%s spec/support/nginx run -p %s -e %s/error.log -c %s/conf %s"):format(
-    host.quote(self.conninfo), self.root, self.root, self.root, arguments or ""))
+  return host.run(("DBLINK_CONNINFO=%s %s run -p %s -e %s/error.log -c %s/conf %s"):format(
+    host.quote(self.conninfo), script, self.root, self.root, self.root, arguments or ""))
 end
 
 -- Starts one. options: http, server (directives), level (of the log), workers, conninfo.
@@ -65,7 +66,7 @@ function nginx.start(options)
   host.sh("mkdir " .. self.root)
   self.conninfo = options.conninfo or server.conninfo
   local values = {
-    modules = host.sh "spec/support/nginx modules", lua = host.sh "spec/support/nginx lua":gsub("%s", ""),
+    modules = host.sh(script .. "modules"), lua = host.sh(script .. "lua"):gsub("%s", ""),
     user = host.sh "id -u":match "^0%s" and "user root;" or "", workers = options.workers or 1, root = self.root,
     level = options.level or "error", here = host.sh "pwd":gsub("%s", ""), build = build,
     http = options.http or "", server = options.server or "",

@@ -17,6 +17,8 @@ local ngx = require "ngx"
 local poll = core.poll
 local tcp, get_phase, sleep = ngx.socket.tcp, ngx.get_phase, ngx.sleep
 
+local nginx, how = {}, {}
+
 local LOOK = 0.25           -- seconds between two looks for requests that are gone
 local LONG = 2 ^ 31 - 1     -- milliseconds: a cosocket's time limit, never reached
 local IDLE = 60000          -- milliseconds that nginx keeps a cosocket for the next
@@ -33,15 +35,13 @@ local farewells = setmetatable({}, { __mode = "k" }) -- argument -> function
 -- Where much goes on, the answer is there after a turn or two of nginx's loop, and
 -- no thread need wake anybody. ngx.sleep(0) is the next turn; without OpenResty's
 -- patches each writes a warning to the log, if that takes warnings.
-local NAPS = 2
+nginx.NAPS = 2
 ffi.cdef "extern int ngx_posted_delayed_events;"
 local patched = pcall(function() return ffi.C.ngx_posted_delayed_events end)
 
-local function may_nap()
+function nginx.may_nap()
   return patched or log_level() < ngx.WARN
 end
-
-local nginx, how = {}, {}
 
 local CANNOT_WAIT = {
   init = true, init_worker = true, exit_worker = true, set = true, balancer = true, header_filter = true,
@@ -117,7 +117,7 @@ local function take_token()
     slots = slots + 1
     token = { slot = slots, options = { pool = "dblink:" .. slots, pool_size = 1 } }
   end
-  token.naps, token.seen = NAPS, looks
+  token.naps, token.seen = nginx.NAPS, looks
   nginx.remember(token)
   return token
 end
@@ -148,7 +148,7 @@ end
 -- A turn of the loop.
 local function nap(token)
   token.naps = token.naps - 1
-  if may_nap() then
+  if nginx.may_nap() then
     token.seen = looks
     sleep(0)
   elseif secure(token) then
@@ -180,7 +180,7 @@ function how.wait(fd, events, seconds, token)
       return true
     end
     why = receive(token, fd, events, seconds)
-    token.naps = NAPS
+    token.naps = nginx.NAPS
   else
     token = take_token()
     why = receive(token, fd, events, seconds)

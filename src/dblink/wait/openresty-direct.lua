@@ -6,7 +6,7 @@ local nginx = require "dblink.nginx"
 local semaphore = require "ngx.semaphore"
 
 local ngx = require "ngx"
-local relay = nginx.relay
+local relay, sleep = nginx.relay, ngx.sleep
 
 local LONGEST = 100000 -- seconds
 local AT_ONCE = 16     -- waits that may find something ready before others have their turn
@@ -55,6 +55,11 @@ end
 
 function how.wait(fd, events, seconds, token)
   if works == nil then can_be_used() end
+  if works and token and token.naps > 0 and events == "r" and nginx.may_nap() then
+    token.naps = token.naps - 1
+    sleep(0)
+    return true
+  end
   local w = works and (watches[fd] or new_watch(fd))
   local armed
   if w then armed = w.watch:arm(events) end
@@ -66,6 +71,7 @@ function how.wait(fd, events, seconds, token)
     return relay.wait(fd, events, seconds, token and token.slot and token)
   end
   w.at_once, w.waits = 0, true
+  if token then token.naps = nginx.NAPS end
   local woken = w.semaphore:wait(seconds or LONGEST)
   w.waits = false
   if not woken then w.watch:disarm() end
@@ -85,7 +91,7 @@ function how.enter(gone, arg, brief)
     if not mark then return nil end
   end
   local token = table.remove(free) or {}
-  token.mark, token.gone, token.arg = mark, gone, arg
+  token.mark, token.gone, token.arg, token.naps = mark, gone, arg, nginx.NAPS
   nginx.remember(token)
   return token
 end
