@@ -57,6 +57,29 @@ describe("dblink.gather", function()
     assert.equal(3, results[3](1, 2))
   end)
 
+  it("keeps many on few connections in their order, with parameters and options, past failures", function()
+    local list, expected = {}, { n = 61 }
+    for i = 1, 61 do
+      local conn = i % 2 == 0 and one or two
+      list[i] = i % 7 == 0 and { conn, "select $1::int / 0", i }
+        or i % 5 == 0 and { conn, "select $1::int", i, rows = "array", timeout = 30 }
+        or i % 3 == 0 and { conn, "select coalesce($1::int, $2)", nil, i, n = 4 }
+        or { conn, "select " .. i }
+      expected[i] = i % 7 ~= 0 and i or nil
+    end
+    local results, errors = dblink.gather(list)
+    for i = 1, 61 do
+      if i % 7 == 0 then
+        assert.equal("22012", errors[i].sqlstate)
+      else
+        results[i] = results[i](1, 1)
+      end
+    end
+    assert.same(expected, results)
+    assert.is_true(is_free(one))
+    assert.is_true(is_free(two))
+  end)
+
   it("gives errors beside the results", function()
     local results, errors = dblink.gather { { one, "select 1/0" }, { two, "select 2" } }
     assert.is_nil(results[1])

@@ -55,6 +55,12 @@ void dbl_setfuncs(lua_State *L, const luaL_Reg *functions, int nup);
 /* luaL_testudata: the userdata at i if its metatable is the one of that name. */
 void *dbl_testudata(lua_State *L, int i, const char *name);
 
+/* A class that is asked for all the time is found by an address, not by its name.  keep: the
+ * metatable on the top is that of key; push: pushes it; check: as luaL_checkudata. */
+void dbl_keep_class(lua_State *L, const void *key);
+void dbl_push_class(lua_State *L, const void *key);
+void *dbl_check_class(lua_State *L, int i, const void *key, const char *name);
+
 /* Makes the metatable of a class and leaves it on the stack: __index holds the
  * methods, __name the name, __metatable hides it all.  0 where it was there. */
 int dbl_newclass(lua_State *L, const char *name, const luaL_Reg *metamethods,

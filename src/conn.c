@@ -16,6 +16,8 @@
 #include "fail.h"
 #include "process.h"
 
+static const char class_key = 0;
+
 Conn *dbl_conn_new(lua_State *L)
 {
     Conn *c = dbl_newuserdata(L, sizeof *c);
@@ -25,14 +27,14 @@ Conn *dbl_conn_new(lua_State *L)
     c->hooks = dbl_hooks(L);
     c->memory = c->notices.memory = c->notifications.memory = dbl_memory(L);
     c->born = dbl_forks();
-    luaL_getmetatable(L, DBL_CONN);
+    dbl_push_class(L, &class_key);
     lua_setmetatable(L, -2);
     return c;
 }
 
 Conn *dbl_conn_any(lua_State *L, int i)
 {
-    return luaL_checkudata(L, i, DBL_CONN);
+    return dbl_check_class(L, i, &class_key, DBL_CONN);
 }
 
 int dbl_conn_is_ours(const Conn *c)
@@ -42,7 +44,7 @@ int dbl_conn_is_ours(const Conn *c)
 
 Conn *dbl_conn(lua_State *L, int i)
 {
-    Conn *c = luaL_checkudata(L, i, DBL_CONN);
+    Conn *c = dbl_conn_any(L, i);
     if (c->closed)
         dbl_misuse(L, "connection is closed");
     if (c->born != dbl_forks())
@@ -234,7 +236,7 @@ void dbl_push_events(lua_State *L, int events)
 {
     static const char *const words[] = {NULL, "r", "w", "rw"};
     if (events)
-        lua_pushstring(L, words[events]);
+        lua_pushlstring(L, words[events], events == (DBL_READ | DBL_WRITE) ? 2 : 1);
     else
         lua_pushnil(L);
 }
@@ -438,5 +440,6 @@ static const luaL_Reg metamethods[] = {
 void dbl_conn_open(lua_State *L)
 {
     dbl_newclass(L, DBL_CONN, metamethods, dbl_conn_methods);
+    dbl_keep_class(L, &class_key);
     lua_pop(L, 1);
 }

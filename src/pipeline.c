@@ -147,7 +147,7 @@ static size_t weigh(lua_State *L, const Query *q)
 
 static void read_query(lua_State *L, const Conn *c, Query *q)
 {
-    dbl_query_read(L, c, q);
+    dbl_query_read(L, c, 1, q);
     if (q->deadline < DBL_NEVER || q->null || q->budget != c->budget || q->shape == DBL_ROW_VALUES)
         dbl_misuse(L, "in a pipeline a query has no timeout, no max_bytes and no null of its own, "
                       "and no rows = \"values\"");

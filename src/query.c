@@ -85,6 +85,7 @@ static void read_option(lua_State *L, const char *name, int value, Query *q)
         q->reading |= lua_toboolean(L, value) ? 0 : DBL_READ_RAW;
     } else if (strcmp(name, "null") == 0) {
         q->reading |= DBL_READ_NULL;
+        q->null = 1;
     } else {
         dbl_misuse(L, "unknown option '%s'", name);
     }
@@ -122,28 +123,27 @@ static void push_list(lua_State *L, int t, int first, int entries)
     }
 }
 
-/* The table at index t, on the top: puts its entries on the stack as if they had
- * been given one by one; but what is too much for it becomes a list.  n, as table.pack
- * sets it, counts nils at the end. */
-static void spread(lua_State *L, int t, Query *q)
+/* The table at index t, on the top: puts its entries from the first on the stack as if
+ * they had been given one by one; but what is too much for it becomes a list.  n, as
+ * table.pack sets it, counts nils at the end. */
+static void spread(lua_State *L, int t, int first, Query *q)
 {
     int entries = read_options(L, t, q);
     if (entries > DBL_MOST_PARAMS + 1)
         dbl_misuse(L, "more parameters than PostgreSQL takes");
     q->list = entries > MOST_ON_STACK;
-    int spread = q->list ? 3 - t : entries;
-    luaL_checkstack(L, spread + 10, "too many parameters");
-    for (int i = 1; i <= spread; i++)
+    int last = q->list ? first + 2 - t : entries;
+    luaL_checkstack(L, last + 10, "too many parameters");
+    for (int i = first; i <= last; i++)
         lua_rawgeti(L, t, i);
     if (q->list)
-        push_list(L, t, spread + 1, entries);
-    lua_getfield(L, t, "null");
-    if (!lua_isnil(L, -1))
+        push_list(L, t, last + 1, entries);
+    if (q->null) {
+        lua_getfield(L, t, "null");
         q->null = lua_gettop(L) - 1;
-    else
-        lua_pop(L, 1);
+    }
     lua_remove(L, t);
-    q->params = t + entries - 3;
+    q->params = t + entries - first - 2;
 }
 
 int dbl_query_is_cacheable(lua_State *L, const Conn *c, const Query *q)
@@ -157,7 +157,7 @@ int dbl_query_is_cacheable(lua_State *L, const Conn *c, const Query *q)
     return 1;
 }
 
-void dbl_query_read(lua_State *L, const Conn *c, Query *q)
+void dbl_query_read(lua_State *L, const Conn *c, int first, Query *q)
 {
     *q = (Query){.deadline = DBL_NEVER, .budget = c->budget, .reading = c->habits, .binary = -1};
     q->shape = q->reading & DBL_READ_ARRAYS ? DBL_ROW_ARRAY : DBL_ROW_NAMED;
@@ -167,11 +167,11 @@ void dbl_query_read(lua_State *L, const Conn *c, Query *q)
         return;
     if (type == LUA_TTABLE && !is_marked(L, 2, "dblink_statement")) {
         lua_settop(L, 2);
-        spread(L, 2, q);
+        spread(L, 2, first, q);
         if (q->params < 0)
             dbl_misuse(L, "no SQL at [1]");
     } else if (q->params == 1 && lua_type(L, 3) == LUA_TTABLE && !is_marked(L, 3, NULL)) {
-        spread(L, 3, q);
+        spread(L, 3, 1, q);
     }
     q->statement = is_marked(L, 2, "dblink_statement") ? 2 : 0;
 }

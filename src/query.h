@@ -32,8 +32,9 @@ typedef struct Query {
 } Query;
 
 /* Reads the query from stack index 2 on: SQL or a statement, then parameters; or
- * one table of all that, and options.  Raises what only a wrong program can cause. */
-void dbl_query_read(lua_State *L, const Conn *c, Query *q);
+ * one table of all that from its first entry on, and options.  Raises what only a
+ * wrong program can cause. */
+void dbl_query_read(lua_State *L, const Conn *c, int first, Query *q);
 
 /* Sends it: 1, or 0 with nil and an error pushed; what is in progress is not
  * disturbed then. */

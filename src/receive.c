@@ -558,20 +558,8 @@ static int conn_is_busy(lua_State *L)
     return 1;
 }
 
-/* core.turn(conn, waited): a step as Lua's loop needs it, all that it must know at
- * one stroke.  What to wait for, the descriptor, for how long at most, whether it
- * is being opened; nil when nothing is left to do, false when it was waited and
- * the deadline has come, or somebody has closed the connection.  In between, it
- * is held. */
-static int conn_turn(lua_State *L)
+static int push_turn(lua_State *L, Conn *c)
 {
-    int waited = lua_toboolean(L, 2);
-    Conn *c = waited ? dbl_conn_any(L, 1) : dbl_conn(L, 1);
-    c->held = 0;
-    if (waited && (c->closed || (c->deadline < DBL_NEVER && dbl_now() >= c->deadline))) {
-        lua_pushboolean(L, 0);
-        return 1;
-    }
     int need = dbl_step(c);
     if (!need)
         return 0;
@@ -591,6 +579,46 @@ static int conn_turn(lua_State *L)
     }
     lua_pushboolean(L, c->attempt != NULL);
     return 4;
+}
+
+/* What happens when a wait has ended: 1, or 0 where the deadline has come, or somebody has
+ * closed the connection. */
+static int has_waited(Conn *c)
+{
+    c->held = 0;
+    return !c->closed && !overdue(c);
+}
+
+/* core.turn(conn, waited): a step as Lua's loop needs it, all that it must know at
+ * one stroke.  What to wait for, the descriptor, for how long at most, whether it
+ * is being opened; nil when nothing is left to do, false when it was waited and
+ * the deadline has come, or somebody has closed the connection.  In between, it
+ * is held. */
+static int conn_turn(lua_State *L)
+{
+    int waited = lua_toboolean(L, 2);
+    Conn *c = waited ? dbl_conn_any(L, 1) : dbl_conn(L, 1);
+    if (!waited)
+        c->held = 0;
+    else if (!has_waited(c))
+        return unsettled(L);
+    return push_turn(L, c);
+}
+
+int dbl_push_arrived(lua_State *L, Conn *c)
+{
+    lua_settop(L, 1);
+    lua_pushboolean(L, 0);
+    int pushed = push_turn(L, c);
+    return pushed > 0 ? 1 + pushed : dbl_push_kept(L, c, 1);
+}
+
+/* core.arrived(conn): the same after a wait for the result of core.ask: false and what
+ * core.turn gives, or the result.  false alone: it was waited in vain. */
+static int conn_arrived(lua_State *L)
+{
+    Conn *c = dbl_conn_any(L, 1);
+    return has_waited(c) ? dbl_push_arrived(L, c) : unsettled(L);
 }
 
 static int conn_step(lua_State *L)
@@ -736,6 +764,7 @@ const luaL_Reg dbl_receive_functions[] = {
     {"stopped",       conn_stopped      },
     {"overdue",       conn_overdue      },
     {"turn",          conn_turn         },
+    {"arrived",       conn_arrived      },
     {"settle",        conn_settle       },
     {"get_result",    conn_get_result   },
     {"try_result",    conn_try_result   },

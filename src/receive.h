@@ -54,6 +54,10 @@ void dbl_tell(lua_State *L, Conn *c, int conn);
  * stack index, or 0 and nothing where there is neither. */
 int dbl_push_habits(lua_State *L, const Conn *c, int conn);
 
+/* Steps the connection at stack index 1, and pushes false and what core.turn gives; where
+ * nothing is left to do as dbl_push_kept: how many values. */
+int dbl_push_arrived(lua_State *L, Conn *c);
+
 /* nil and why the query had to be stopped. */
 int dbl_fail_stopped(lua_State *L, const Conn *c);
 

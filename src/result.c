@@ -18,11 +18,13 @@ enum {
     SMALL_BYTES = 4096,
 };
 
-static Result *new_result(lua_State *L, size_t extra, const char *class)
+static const char *const classes[] = {CLASS, SMALL};
+
+static Result *new_result(lua_State *L, size_t extra, int small)
 {
     Result *r = dbl_newuserdata(L, sizeof *r + extra);
     memset(r, 0, sizeof *r);
-    luaL_getmetatable(L, class);
+    dbl_push_class(L, &classes[small]);
     lua_setmetatable(L, -2);
     return r;
 }
@@ -246,7 +248,7 @@ Result *dbl_result_push(lua_State *L, PGresult **pg, int reading, int uservalue)
     else
         reading &= ~(DBL_READ_NULL | DBL_READ_CODECS);
 
-    Result *r = new_result(L, size - sizeof(Result), small ? SMALL : CLASS);
+    Result *r = new_result(L, size - sizeof(Result), small);
     begin(r, *pg, reading);
     if (reading & (DBL_READ_NULL | DBL_READ_CODECS)) {
         lua_createtable(L, columns, 3); /* its own: row.c keeps the names in it */
@@ -333,7 +335,7 @@ static int result_tag_row(lua_State *L)
 {
     const Result *from = dbl_result(L, 1);
     size_t size = strlen(from->command);
-    Result *r = new_result(L, sizeof(Column) + sizeof(Cell) + size + 1, SMALL);
+    Result *r = new_result(L, sizeof(Column) + sizeof(Cell) + size + 1, 1);
     Cell *cell = (Cell *)(void *)&r->column[1];
     char *to = (char *)(cell + 1);
     r->rows = r->columns = 1;
@@ -358,7 +360,7 @@ static int result_tag_row(lua_State *L)
 static int result_no_rows(lua_State *L)
 {
     luaL_checkany(L, 1);
-    Result *r = new_result(L, 0, SMALL);
+    Result *r = new_result(L, 0, 1);
     r->status = PGRES_FATAL_ERROR;
     r->command = "";
     lua_createtable(L, 0, 1);
@@ -455,11 +457,11 @@ const luaL_Reg dbl_result_functions[] = {
 
 void dbl_result_open(lua_State *L)
 {
-    static const char *const names[] = {CLASS, SMALL};
     lua_newtable(L);
     dbl_setfuncs(L, methods, 0); /* methods */
     for (int i = 0; i < 2; i++) {
-        dbl_newclass(L, names[i], metamethods, NULL);
+        dbl_newclass(L, classes[i], metamethods, NULL);
+        dbl_keep_class(L, &classes[i]);
         lua_pushvalue(L, -2);
         lua_setfield(L, -2, "methods");
         lua_pushliteral(L, CLASS);

@@ -48,12 +48,12 @@ static int use_cache(lua_State *L, Conn *c, Query *q)
     return 1;
 }
 
-static Conn *read_query(lua_State *L, Query *q)
+static Conn *read_query(lua_State *L, int first, Query *q)
 {
     Conn *c = dbl_conn_ready(L, 1);
     if (!c)
         return NULL;
-    dbl_query_read(L, c, q);
+    dbl_query_read(L, c, first, q);
     if (q->shape == DBL_ROW_VALUES)
         dbl_misuse(L, "option rows = \"values\" is for conn:rows");
     return c;
@@ -62,7 +62,7 @@ static Conn *read_query(lua_State *L, Query *q)
 static int conn_send_query(lua_State *L)
 {
     Query q;
-    Conn *c = read_query(L, &q);
+    Conn *c = read_query(L, 1, &q);
     if (!c || !dbl_query_send(L, c, &q))
         return 2;
     dbl_query_begin(L, c, &q, DBL_GOAL_NEXT);
@@ -95,10 +95,10 @@ static int run(lua_State *L, Conn *c, Query *q, int (*take)(lua_State *, Conn *)
 }
 
 /* The result of the last statement; nothing where a statement is to be cached first. */
-static int conn_query(lua_State *L)
+static int query_from(lua_State *L, int first)
 {
     Query q;
-    Conn *c = read_query(L, &q);
+    Conn *c = read_query(L, first, &q);
     if (!c)
         return 2;
     if (!use_cache(L, c, &q))
@@ -106,10 +106,24 @@ static int conn_query(lua_State *L)
     return run(L, c, &q, push_last);
 }
 
+static int conn_query(lua_State *L)
+{
+    return query_from(L, 1);
+}
+
+/* core.ask(conn, item): the same of an item of a gather, whose [1] is not part of it; and
+ * where Lua must wait, false and what core.turn gives. */
+static int conn_ask(lua_State *L)
+{
+    int pushed = query_from(L, 2);
+    Conn *c = lua_touserdata(L, 1);
+    return pushed == 1 && lua_isboolean(L, -1) && !c->plain ? dbl_push_arrived(L, c) : pushed;
+}
+
 static int conn_query_uncached(lua_State *L)
 {
     Query q;
-    Conn *c = read_query(L, &q);
+    Conn *c = read_query(L, 1, &q);
     return c ? run(L, c, &q, push_last) : 2;
 }
 
@@ -143,7 +157,7 @@ static int conn_query_along(lua_State *L)
 {
     Query q;
     dbl_conn_any(L, 1)->done = 0; /* also where nothing will be sent */
-    Conn *c = read_query(L, &q);
+    Conn *c = read_query(L, 1, &q);
     if (!c)
         return 2;
     note_use(L, c);
@@ -210,6 +224,7 @@ static int conn_take_description(lua_State *L)
 const luaL_Reg dbl_send_functions[] = {
     {"send_query",       conn_send_query      },
     {"query",            conn_query           },
+    {"ask",              conn_ask             },
     {"query_uncached",   conn_query_uncached  },
     {"query_along",      conn_query_along     },
     {"take_along",       conn_take_along      },

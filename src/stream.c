@@ -176,6 +176,8 @@ static int want_row(lua_State *L, Stream *s)
     if (c->held)
         return dbl_fail(L, DBL_USAGE, "stream is in use: another coroutine waits for it");
     while (!s->result || s->row >= s->result->rows) {
+        if (s->result) /* before the next piece is made, which then gets its memory */
+            dbl_result_next(s->result, NULL);
         if (c->over || c->copy || PQisBusy(c->pg)) {
             if (settle(L, c))
                 continue;
@@ -275,7 +277,7 @@ static int conn_rows(lua_State *L)
     Conn *c = dbl_conn_ready(L, 1);
     if (!c)
         return 2;
-    dbl_query_read(L, c, &q);
+    dbl_query_read(L, c, 1, &q);
     q.extended = 1;
     Stream *s = new_stream(L, c->plain);
     int stream = lua_gettop(L);

@@ -42,6 +42,18 @@ local function set_deadline(self, hand, seconds)
   if deadline < self.earliest then self.earliest = deadline end
 end
 
+-- Whether it can be: else its user will learn why.
+local function watch(self, hand, fd, events, seconds)
+  if self.watched[fd] ~= events then
+    if not self.crowd:watch(fd, events) then return false end
+    self.watched[fd] = events
+  end
+  hand.fd = fd
+  self.by_fd[fd] = hand
+  if seconds then set_deadline(self, hand, seconds) end
+  return true
+end
+
 local function sleep(hand)
   yield()
   return hand.value, hand.why
@@ -58,13 +70,7 @@ local function make_wait(self)
   function how.wait(fd, events, seconds)
     local hand = self.running
     if not hand then return self.outer.wait(fd, events, seconds) end
-    if self.watched[fd] ~= events then
-      if not self.crowd:watch(fd, events) then return true end -- its user will learn why
-      self.watched[fd] = events
-    end
-    hand.fd = fd
-    self.by_fd[fd] = hand
-    if seconds then set_deadline(self, hand, seconds) end
+    if not watch(self, hand, fd, events, seconds) then return true end
     return sleep(hand)
   end
   function how.forget(fd)
@@ -131,6 +137,29 @@ function crew:spawn(f, ...)
   return hand
 end
 
+-- A new hand without a coroutine: react(job) is called at the next turn, and whenever
+-- what it watches is ready, until it is dismissed.
+function crew:attend(react, job)
+  local hand = { react = react, job = job }
+  self.alive = self.alive + 1
+  wake(self, hand)
+  return hand
+end
+
+function crew:watch(hand, fd, events, seconds)
+  if hand.fd == fd and self.watched[fd] == events and not seconds then return end
+  if not watch(self, hand, fd, events, seconds) then wake(self, hand, true) end
+end
+
+-- It has done its work.
+function crew:retire(hand)
+  local fd = hand.fd
+  if fd then self.by_fd[fd] = nil end
+  self.timed[hand] = nil
+  hand.fd, hand.over = nil, true
+  self.alive = self.alive - 1
+end
+
 -- Wherever it is, it goes no further. What it was about is the caller's to end.
 function crew:dismiss(hand)
   if hand.over then return end
@@ -152,6 +181,7 @@ end
 local unpack = table.unpack or unpack
 
 local function resume(self, hand)
+  if hand.react then return hand.react(hand.job) end
   local args, ok, err = hand.args
   self.running = hand
   if args then
@@ -215,7 +245,7 @@ local function wait_outside(self, seconds)
 end
 
 local function look(self, deadline)
-  local crowd = self.crowd
+  local crowd, by_fd = self.crowd, self.by_fd
   if deadline > self.earliest then deadline = self.earliest end
   local fd
   if self.outer.plain then
@@ -229,8 +259,14 @@ local function look(self, deadline)
     end
   end
   while fd do
-    local hand = self.by_fd[fd]
-    if hand then wake(self, hand, true) else forget(self, fd) end
+    local hand = by_fd[fd]
+    if not hand then
+      forget(self, fd)
+    elseif hand.react and not hand.deadline then
+      hand.react(hand.job)
+    else
+      wake(self, hand, true)
+    end
     fd = crowd:more()
   end
 end

@@ -11,9 +11,10 @@ local connection = require "dblink.connection"
 local crew = require "dblink.crew"
 local protect = require "dblink.protect"
 local pool = require "dblink.pool"
+local statement = require "dblink.statement"
 
 local now, state = core.now, core.state
-local unpack = table.unpack or unpack
+local ask, arrived, go_on = core.ask, core.arrived, statement.go_on
 
 local gather = {}
 
@@ -59,22 +60,19 @@ local function read_where(item, i)
   end
 end
 
--- What it asks: the number of its entries, and a table for conn:query where it has options.
-local function read_question(item)
-  local n, options = item.n or 0, nil
+-- What it asks, as conn:query takes it.
+local function question_of(item)
+  local question = {}
   for key, value in pairs(item) do
     if type(key) == "number" then
-      n = math.max(n, key)
-    elseif key ~= "n" then
-      options = options or {}
-      options[key] = value
+      key = key - 1
+    elseif key == "n" then
+      value = value - 1
     end
+    question[key] = value
   end
-  if options then
-    for k = 2, n do options[k - 1] = item[k] end
-    options.n = n - 1
-  end
-  return n, options
+  question[0] = nil
+  return question
 end
 
 -- The wait of the whole: the one that is named, else that of the first connection
@@ -103,6 +101,8 @@ local function new_run(list, options)
   return setmetatable({
     list = list, n = #list, options = options, crew = hands, how = how,
     deadline = options.timeout and now() + options.timeout, limit = options.limit or math.huge,
+    swift = not (how.enter or options.on_progress),
+    decided = false, -- nothing more is to begin
     next = 1, active = 0, done = 0, lanes = lanes, given = {}, live = {},
     results = { n = #list }, errors = {}, fresh = {}, first = 1,
   }, run)
@@ -135,21 +135,10 @@ function run:finish(i, res, err)
   else
     self.results[i] = res
     self.won = self.won or i
+    self.decided = self.decided or self.first_wins
   end
   local report = self.options.on_progress
   if report then report(done, self.n, self.list[i], res, err) end
-end
-
--- Whether nothing more is to begin.
-function run:is_decided()
-  return self.stopped or (self.first_wins and self.won)
-end
-
-local function ask(conn, item)
-  if next(item) == 1 and next(item, 1) == 2 and next(item, 2) == nil then return conn:query(item[2]) end
-  local n, options = read_question(item)
-  if options then return conn:query(options) end
-  return conn:query(unpack(item, 2, n))
 end
 
 -- A connection of the run's own.
@@ -162,7 +151,7 @@ local function ask_there(self, job)
   job.own = conn
   local open, res
   open, err = connection.open(conn)
-  if open then res, err = ask(conn, job.item) end
+  if open then res, err = conn:query(question_of(job.item)) end
   conn:close()
   job.own = nil
   return res, err
@@ -174,24 +163,48 @@ local function ask_pool(job)
   local entry, err = pool.take(from, from.acquire_timeout, job.note)
   if not entry then return nil, err end
   local res
-  res, err = ask(entry.conn, job.item)
+  res, err = entry.conn:query(question_of(job.item))
   pool.give_back(from, entry)
   return res, err
 end
 
--- A hand's work: its item, and then those that wait in the lane of the same connection.
-local function work(self, job, lane)
+-- The next item of those that wait for the same connection, if there is one to begin.
+local function advance(self, job)
+  local lane = job.lane
+  if not lane or lane.first > lane.last or self.decided then return false end
+  local i = lane[lane.first]
+  lane.first = lane.first + 1
+  job.i, job.item = i, self.list[i]
+  return true
+end
+
+local function leave(self, job)
+  self.live[job] = nil
+  if job.lane then
+    job.lane.job = nil
+    self:give_back(job.conn)
+  end
+  self.active = self.active - 1
+  self:start()
+end
+
+-- A hand's work: its item, and then those that wait for the same connection. finish(conn,
+-- item) ends the first one, where it was begun.
+local function work(self, job, finish)
   local conn, unopened = job.conn, nil
-  if conn then
+  if conn and not finish then
     self:adopt(conn)
     if conn:status() == "connecting" then unopened = select(2, connection.open(conn)) end
   end
-  while true do
+  repeat
     local res, err
-    if job.why or unopened then
+    if finish then
+      res, err = finish(conn, job.item)
+      finish = nil
+    elseif job.why or unopened then
       err = job.why or unopened
     elseif conn then
-      res, err = ask(conn, job.item)
+      res, err = conn:query(question_of(job.item))
     elseif pool.is_pool(job.item[1]) then
       res, err = ask_pool(job)
     else
@@ -202,39 +215,70 @@ local function work(self, job, lane)
       err = job.why
     end
     self:finish(job.i, res, err)
-    if not lane or lane.first > lane.last or self:is_decided() then break end
     unopened = nil
-    job.i = lane[lane.first]
-    job.item = self.list[job.i]
-    lane.first = lane.first + 1
+  until not advance(self, job)
+  leave(self, job)
+end
+
+-- The same work on a connection that was given needs no coroutine as long as all goes
+-- well: what has come is taken, and the next is asked, at one stroke. From where it
+-- does not, a coroutine goes on.
+local function hand_over(self, job, finish)
+  self.crew:retire(job.hand)
+  job.hand = self.crew:spawn(work, self, job, finish)
+end
+
+local function react(job)
+  local self, conn, hand = job.run, job.conn, job.hand
+  local res, need, fd, seconds = nil, nil, nil, nil -- need: an error, where there is no result
+  if job.asked then
+    res, need, fd, seconds = arrived(conn)
+  elseif not job.why then
+    res, need, fd, seconds = ask(conn, job.item)
   end
-  self.live[job] = nil
-  if lane then
-    lane.hand = nil
-    self:give_back(conn)
+  while res do
+    self:finish(job.i, res)
+    if not advance(self, job) then
+      self.crew:retire(hand)
+      return leave(self, job)
+    end
+    res, need, fd, seconds = ask(conn, job.item)
   end
-  self.active = self.active - 1
-  self:start()
+  if need and res == false then
+    job.asked = true
+    return self.crew:watch(hand, fd, need, seconds)
+  end
+  if res == false then return hand_over(self, job, await.give_up) end
+  if job.why and not need then return hand_over(self, job) end
+  hand_over(self, job, function(_, item) return go_on(conn, nil, need, question_of(item)) end)
 end
 
 -- Starts as many as may run.
 function run:start()
-  while self.next <= self.n and self.active < self.limit and not self:is_decided() do
+  while self.next <= self.n and self.active < self.limit and not self.decided do
     local i = self.next
     self.next = i + 1
     local item = self.list[i]
     local conn = item[1]
-    if type(conn) ~= "userdata" then conn = read_where(item, i) end
-    local lane = conn and self.lanes[conn]
-    if lane and lane.hand then
+    local lane = self.lanes[conn]
+    if not lane then
+      conn = read_where(item, i)
+      lane = self.lanes[conn or 0]
+    end
+    if lane and lane.job then
       lane.last = lane.last + 1
       lane[lane.last] = i
     else
-      local job = { i = i, item = item, conn = conn }
+      local job = { i = i, item = item, conn = conn, lane = lane, run = self }
       self.active = self.active + 1
-      job.hand = self.crew:spawn(work, self, job, lane)
       self.live[job] = true
-      if lane then lane.hand = job.hand end
+      if lane then lane.job = job end
+      if lane and self.swift and conn:status() == "ok" then
+        self:adopt(conn)
+        job.hand = self.crew:attend(react, job)
+      else
+        job.hand = self.crew:spawn(work, self, job)
+      end
     end
   end
 end
@@ -259,7 +303,7 @@ end
 -- Calls off all that is not done, and waits until it is.
 function run:stop(kind, message)
   if self.stopped then return end
-  self.stopped = true
+  self.stopped, self.decided = true, true
   if self.alarm then self.crew:dismiss(self.alarm) end
   local live = {}
   for job in pairs(self.live) do live[#live + 1] = job end

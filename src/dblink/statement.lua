@@ -212,4 +212,4 @@ function Statement:close()
   return true
 end
 
-return { new_name = new_name }
+return { new_name = new_name, go_on = go_on }
