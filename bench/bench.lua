@@ -37,9 +37,18 @@ clients.ours = function()
     end
   end
 
+  -- As limit.c has them, times are numbers; without a codec they are strings.
+  local function numbers(prepare)
+    return function()
+      conn:codec("timestamptz", require "dblink.codecs".epoch)
+      return prepare()
+    end
+  end
   local function whole(use, options)
     options[1] = ROWS
-    return function() return use(assert(conn:query(options))) end
+    return function()
+      return function() return use(assert(conn:query(options))) end
+    end
   end
   local function walk(res)
     local rows = {}
@@ -54,7 +63,9 @@ clients.ours = function()
 
   local function stream(shape, binary)
     return function()
-      for _ in conn:rows { ROWS, rows = shape, binary = binary } do end -- luacheck: ignore
+      return function()
+        for _ in conn:rows { ROWS, rows = shape, binary = binary } do end -- luacheck: ignore
+      end
     end
   end
 
@@ -76,16 +87,18 @@ clients.ours = function()
       run(function() conn = assert(dblink.connect("", { wait = wait })) end)
       return function() run(query()) end
     end,
-    array_text = function() return whole(walk, { rows = "array" }) end,
-    array_binary = function() return whole(walk, { rows = "array", binary = true }) end,
-    named_text = function() return whole(walk, {}) end,
-    named_binary = function() return whole(walk, { binary = true }) end,
-    columns_text = function() return whole(columns, {}) end,
-    columns_binary = function() return whole(columns, { binary = true }) end,
-    stream_values_text = function() return stream("values") end,
-    stream_values_binary = function() return stream("values", true) end,
-    stream_named_text = function() return stream("row") end,
-    stream_named_binary = function() return stream("row", true) end,
+    array_binary = numbers(whole(walk, { rows = "array", binary = true })),
+    array_text = numbers(whole(walk, { rows = "array" })),
+    named_binary = numbers(whole(walk, { binary = true })),
+    named_text = numbers(whole(walk, {})),
+    columns_binary = numbers(whole(columns, { binary = true })),
+    columns_text = numbers(whole(columns, {})),
+    values_binary = numbers(stream("values", true)),
+    values_text = numbers(stream "values"),
+    stream_binary = numbers(stream("row", true)),
+    stream_text = numbers(stream "row"),
+    array_strings = whole(walk, { rows = "array", binary = true }),
+    values_strings = stream("values", true),
     pipeline = conn.pipeline and function()
       return function()
         local p, tickets = assert(conn:pipeline()), {}

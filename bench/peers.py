@@ -48,7 +48,7 @@ def psycopg(connect, streaming):
             pass
 
     return {"query": query, "params": params, "array_text": arrays, "named_text": named,
-            "stream_values_text": stream, "copy_bytes": streaming(conn, cursor)}
+            "values_text": stream, "copy_bytes": streaming(conn, cursor)}
 
 
 def psycopg2():
@@ -111,7 +111,7 @@ def asyncpg():
                 pass
 
     made = {"query": query, "params": params, "array_binary": arrays, "named_binary": named,
-            "stream_values_binary": stream}
+            "values_binary": stream}
     return {name: lambda f=f: loop.run_until_complete(f()) for name, f in made.items()}
 
 

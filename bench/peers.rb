@@ -17,7 +17,7 @@ work = {
   end,
   "array_text" => -> { conn.exec(rows) { |res| res.values } },
   "named_text" => -> { conn.exec(rows) { |res| res.to_a } },
-  "stream_values_text" => lambda do
+  "values_text" => lambda do
     conn.send_query(rows)
     conn.set_single_row_mode
     conn.get_result.stream_each_row { |row| row }

@@ -231,6 +231,30 @@ describe("the codecs on offer", function()
     end
   end)
 
+  it("epoch, of all times and of any style, as the server counts", function()
+    local c = server.connect ""
+    c:codec("timestamp", codecs.epoch)
+    c:codec("date", codecs.epoch)
+    for _, binary in ipairs { false, true } do
+      local res = assert(c:query { [[select t, extract(epoch from t)::float8, array[t, 'infinity'], t::date,
+        extract(epoch from t::date)::float8
+        from generate_series(timestamp '0044-03-15 BC', '2101-01-01', '377 days 5:07:08.25') t]], binary = binary })
+      for _, t, seconds, list, date, midnight in res:rows "values" do
+        assert.equal(seconds, t)
+        assert.same({ t, math.huge, n = 2 }, list)
+        assert.equal(midnight, date)
+      end
+    end
+    for _, text in ipairs { "", "2024", "2024-01-0", "2024-01-01 1", "2024-01-01 10:00:00.", "01.02.2024", "2024-01-01 00:00:00+",
+      "2024-01-01 00:00:00.1234567" } do
+      local ok, err = pcall(codecs.epoch.decode, text)
+      assert.is_false(ok)
+      assert.equal("usage", err.kind)
+      assert.equal("codecs.epoch cannot read '" .. text .. "'", err.message)
+    end
+    c:close()
+  end)
+
   it("interval, of two styles", function()
     local cases = {
       { "0", { months = 0, days = 0, seconds = 0 } },

@@ -209,6 +209,7 @@ static const luaL_Reg functions[] = {
     {"failure",      failure      },
     {"home",         dbl_fail_home},
     {"misuse",       misuse       },
+    {"epoch",        dbl_epoch    },
     {"on_interrupt", on_interrupt },
     {"state",        state        },
     {"configure",    configure    },

@@ -86,7 +86,11 @@ static int apply_codec(lua_State *L, Column *c)
             c->type = &dbl_raw_type;
         } else {
             lua_getfield(L, codec, "decode");
-            if (!lua_isnil(L, -1)) { /* takes the text */
+            if (lua_tocfunction(L, -1) == dbl_epoch && c->type->traits & DBL_MOMENT) {
+                c->type = &dbl_epoch_type; /* in place */
+                lua_pop(L, 1);
+                lua_pushnil(L);
+            } else if (!lua_isnil(L, -1)) { /* takes the text */
                 if (c->binary && !(c->type->traits & DBL_TEXTUAL))
                     c->decode = dbl_unreadable;
                 else if (!c->binary && c->type->text != dbl_decode_raw)
@@ -94,11 +98,10 @@ static int apply_codec(lua_State *L, Column *c)
             }
         }
     }
-    lua_remove(L, codec);
-    if (!lua_isnil(L, -1))
-        return 1;
-    lua_pop(L, 1);
-    return 0;
+    int called = !lua_isnil(L, -1);
+    lua_replace(L, codec);
+    lua_settop(L, codec - !called);
+    return called;
 }
 
 /* Decides how a column of that OID and format is read; codecs: the stack index of

@@ -31,6 +31,8 @@ enum {
     DBL_JSON_NUMBER = 16,
     DBL_JSON_BOOL = 32,
     DBL_JSON_ITSELF = 64,
+    /* a timestamp, with a zone or without */
+    DBL_MOMENT = 128,
 };
 
 struct Type {
@@ -65,6 +67,11 @@ extern const Type dbl_raw_type;
 
 /* numeric as a number of Lua. */
 extern const Type dbl_inexact_type;
+
+/* timestamp and timestamptz as seconds since 1970; and the same as a function of Lua,
+ * which a codec names: core.epoch(text). */
+extern const Type dbl_epoch_type;
+int dbl_epoch(lua_State *L);
 
 Decoder dbl_decode_raw;
 

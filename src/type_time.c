@@ -9,7 +9,10 @@
 #include "type.h"
 
 #include <limits.h>
+#include <math.h>
 #include <string.h>
+
+#include "fail.h"
 
 enum { LONGEST = 96 }; /* of all these strings */
 
@@ -245,16 +248,134 @@ static int interval_binary(lua_State *L, const Type *type, const char *s, size_t
     return push(L, text, to);
 }
 
+/* codecs.epoch: a number, an integer where there is no fraction. */
+
+static const long long EPOCH = 946684800; /* 2000 from 1970, in seconds */
+
+static int push_seconds(lua_State *L, long long seconds, long long us)
+{
+    if (us == 0)
+        dbl_pushint8(L, seconds);
+    else
+        lua_pushnumber(L, (double)seconds + (double)us / 1e6);
+    return 1;
+}
+
+static int push_endless(lua_State *L, int positive)
+{
+    lua_pushnumber(L, positive ? HUGE_VAL : -HUGE_VAL);
+    return 1;
+}
+
+static int epoch_binary(lua_State *L, const Type *type, const char *s, size_t size)
+{
+    (void)type;
+    if (size != 8)
+        return 0;
+    long long us = (long long)dbl_get64(s);
+    if (us == LLONG_MAX || us == LLONG_MIN)
+        return push_endless(L, us > 0);
+    long long rest = (us % SECOND + SECOND) % SECOND;
+    return push_seconds(L, (us - rest) / SECOND + EPOCH, rest);
+}
+
+/* As many digits as there are, of a number: where they end, NULL if there are too few. */
+static const char *get(const char *s, const char *end, int digits, long long *n)
+{
+    const char *from = s;
+    for (*n = 0; s < end && *s >= '0' && *s <= '9' && s - from < 7; s++)
+        *n = *n * 10 + (*s - '0');
+    return s - from < digits ? NULL : s;
+}
+
+/* "05:04:03", all but the first being optional, in seconds. */
+static const char *get_clock(const char *s, const char *end, long long *seconds)
+{
+    long long part;
+    *seconds = 0;
+    for (int unit = 3600; unit > 0; unit /= 60) {
+        s = get(s, end, 2, &part);
+        if (!s)
+            return NULL;
+        *seconds += part * unit;
+        if (s == end || *s != ':' || unit == 1)
+            break;
+        s++;
+    }
+    return s;
+}
+
+/* Days from 2000-01-01, by a calendar of years that begin in March. */
+static long long count_days(long long year, long long month, long long day)
+{
+    year += 4800 - (month < 3);
+    return 365 * year + year / 4 - year / 100 + year / 400 +
+           (153 * (month + (month < 3 ? 9 : -3)) + 2) / 5 + day - 1 - 730425 - 12 * 146097;
+}
+
+static int read_moment(const char *s, const char *end, long long *seconds, long long *us)
+{
+    long long year, month, day, clock = 0, zone = 0;
+    int bc = end - s > 3 && memcmp(end - 3, " BC", 3) == 0;
+    end -= bc ? 3 : 0;
+    if (!(s = get(s, end, 4, &year)) || s == end || *s != '-' ||
+        !(s = get(s + 1, end, 2, &month)) || s == end || *s != '-' ||
+        !(s = get(s + 1, end, 2, &day)))
+        return 0;
+    *us = 0;
+    if (s < end && (*s == ' ' || *s == 'T') && !(s = get_clock(s + 1, end, &clock)))
+        return 0;
+    if (s < end && *s == '.') {
+        const char *point = s;
+        if (!(s = get(s + 1, end, 1, us)) || s - point > 7)
+            return 0;
+        for (int digits = (int)(s - point) - 1; digits < 6; digits++)
+            *us *= 10;
+    }
+    if (s < end && (*s == '+' || *s == '-')) {
+        int west = *s == '-';
+        if (!(s = get_clock(s + 1, end, &zone)))
+            return 0;
+        zone = west ? -zone : zone;
+    }
+    *seconds = count_days(bc ? 1 - year : year, month, day) * 86400 + clock - zone + EPOCH;
+    return s == end;
+}
+
+static int epoch_text(lua_State *L, const Type *type, const char *s, size_t size)
+{
+    long long seconds, us;
+    (void)type;
+    if (size == 8 && memcmp(s, "infinity", 8) == 0)
+        return push_endless(L, 1);
+    if (size == 9 && memcmp(s, "-infinity", 9) == 0)
+        return push_endless(L, 0);
+    if (read_moment(s, s + size, &seconds, &us))
+        return push_seconds(L, seconds, us);
+    lua_pushlstring(L, s, size);
+    dbl_push_error(L, DBL_USAGE, "codecs.epoch cannot read '%s'", lua_tostring(L, -1));
+    return lua_error(L);
+}
+
+const Type dbl_epoch_type = {0, 0, "epoch", epoch_text, epoch_binary, 0};
+
+int dbl_epoch(lua_State *L)
+{
+    size_t size;
+    const char *text = luaL_checklstring(L, 1, &size);
+    return epoch_text(L, &dbl_epoch_type, text, size);
+}
+
 #define STYLED (DBL_TEXTUAL | DBL_BY_DATESTYLE)
-#define ZONED  (STYLED | DBL_BY_TIMEZONE)
+#define ZONED  (STYLED | DBL_BY_TIMEZONE | DBL_MOMENT)
 #define SPAN   (DBL_TEXTUAL | DBL_BY_INTERVALSTYLE)
 
 const Type dbl_time_types[] = {
-    {1082, 1182, "date",        dbl_decode_raw, date_binary,        STYLED     },
-    {1083, 1183, "time",        dbl_decode_raw, time_binary,        DBL_TEXTUAL},
-    {1114, 1115, "timestamp",   dbl_decode_raw, timestamp_binary,   STYLED     },
-    {1184, 1185, "timestamptz", dbl_decode_raw, timestamptz_binary, ZONED      },
-    {1186, 1187, "interval",    dbl_decode_raw, interval_binary,    SPAN       },
-    {1266, 1270, "timetz",      dbl_decode_raw, timetz_binary,      DBL_TEXTUAL},
-    {0,    0,    NULL,          NULL,           NULL,               0          },
+    {1082, 1182, "date",        dbl_decode_raw, date_binary,        STYLED             },
+    {1083, 1183, "time",        dbl_decode_raw, time_binary,        DBL_TEXTUAL        },
+    {1114, 1115, "timestamp",   dbl_decode_raw, timestamp_binary,   STYLED | DBL_MOMENT},
+    {1184, 1185, "timestamptz", dbl_decode_raw, timestamptz_binary, ZONED              },
+    {1186, 1187, "interval",    dbl_decode_raw, interval_binary,    SPAN               },
+    {1266, 1270, "timetz",      dbl_decode_raw, timetz_binary,      DBL_TEXTUAL        },
+    {0,    0,    NULL,          NULL,           NULL,               0                  },
 };
