@@ -31,7 +31,8 @@ local function run_loop(path)
   local lua
   for i = 0, -10, -1 do lua = arg[i] or lua end
   local conninfo = server.conninfo:gsub("'", "'\\''")
-  local pipe = assert(io.popen(("DBLINK_CONNINFO='%s' %s %s 2>&1; echo $?"):format(conninfo, lua, path)))
+  local under = os.getenv "DBLINK_UNDER" or "" -- the sanitizers' runner
+  local pipe = assert(io.popen(("DBLINK_CONNINFO='%s' %s %s %s 2>&1; echo $?"):format(conninfo, under, lua, path)))
   local output, status = pipe:read "*a":match "^(.-)(%d+)\n$"
   pipe:close()
   local missing = output:match "module '[^\n]*' not found"
