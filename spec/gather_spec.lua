@@ -160,7 +160,7 @@ describe("dblink.gather", function()
       { two, "select 2" },
       { one, "select 3" },
       { server.conninfo .. " application_name=" .. name, "select pg_sleep(60)" },
-    }, { timeout = 0.1 })
+    }, { timeout = os.getenv "DBLINK_UNDER" and 2 or 0.3 })
     assert.equal("timeout", errors[1].kind)
     assert.equal(2, results[2](1, 1))
     assert.equal("timeout", errors[3].kind)
