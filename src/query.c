@@ -148,8 +148,8 @@ static void spread(lua_State *L, int t, int first, Query *q)
 
 int dbl_query_is_cacheable(lua_State *L, const Conn *c, const Query *q)
 {
-    if (!c->caching || q->statement || q->list || q->binary >= 0 ||
-        lua_type(L, 2) != LUA_TSTRING || dbl_rawlen(L, 2) > LONGEST_CACHED)
+    if (!c->caching || q->statement || q->list || q->binary >= 0 || lua_type(L, 2) != LUA_TSTRING ||
+        dbl_rawlen(L, 2) > LONGEST_CACHED)
         return 0;
     for (int i = 3; i < 3 + q->params; i++)
         if (lua_type(L, i) == LUA_TTABLE)
