@@ -7,7 +7,7 @@ rescue LoadError
 end
 workload, n = ARGV[0], ARGV[1].to_i
 rows = "select * from bench_rows limit #{n}"
-conn = PG.connect("")
+conn = PG.connect(host: ENV["PGHOST"]) # it does not look there by itself
 conn.type_map_for_results = PG::BasicTypeMapForResults.new(conn)
 work = {
   "query" => -> { n.times { conn.exec("select 1") { |res| res.getvalue(0, 0) } } },
