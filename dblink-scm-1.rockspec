@@ -31,6 +31,7 @@ build = {
         "src/fail.c",
         "src/hooks.c",
         "src/literal.c",
+        "src/lookup.c",
         "src/memory.c",
         "src/news.c",
         "src/notice.c",

@@ -17,6 +17,7 @@ local LOCATIONS = [[
   location /one { content_by_lua_block { answer(pool:query "select 1") } }
   location /nap { content_by_lua_block { answer(pool:query "select 'slept' from pg_sleep(0.05)") } }
   location /long { content_by_lua_block { answer(pool:query "select 'long' from pg_sleep(2)") } }
+  location /forever { content_by_lua_block { answer(pool:query "select pg_sleep(60)") } }
   location /late { content_by_lua_block {
     for _ = 1, 3 do answer(pool:query { "select 1 from pg_sleep(60)", timeout = 0.1 }) end
     answer(pool:query "select 'after'")
@@ -28,6 +29,19 @@ local LOCATIONS = [[
   location /ownlong { content_by_lua_block {
     local conn = assert(dblink.connect(os.getenv "DBLINK_CONNINFO" .. " application_name=NAME", { wait = "WAIT" }))
     answer(conn:query "select pg_sleep(60)")
+  } }
+  location /exit { content_by_lua_block {
+    ngx.thread.spawn(function() pool:query "select pg_sleep(60)" end)
+    ngx.sleep(0.1)
+    ngx.exit(204)
+  } }
+  location /owns { content_by_lua_block {
+    local list = {}
+    for i = 1, 3 do
+      list[i] = { os.getenv "DBLINK_CONNINFO" .. " application_name=NAME", "select $1::int from pg_sleep(1)", i }
+    end
+    local results, errors = dblink.gather(list, { wait = "WAIT" })
+    for i = 1, 3 do answer(results[i], errors[i]) end
   } }
   location /lease { content_by_lua_block {
     local conn = pool:acquire()
@@ -128,6 +142,8 @@ for _, wait in ipairs { "openresty", "openresty-direct" } do
       assert.not_matches("signal 11", log)
       assert.not_matches("open socket", log)
       assert.not_matches("%[alert%]", log)
+      assert.not_matches("%[crit%]", log)
+      assert.not_matches("%[emerg%]", log)
       admin:query("drop table if exists " .. name)
       admin:close()
     end)
@@ -181,12 +197,12 @@ for _, wait in ipairs { "openresty", "openresty-direct" } do
     end)
 
     it("cancels the query of a request that is gone, and loses no connection", function()
-      local clients = n:begin("long", 0.3, 20)
+      local clients = n:begin("forever", 1.5, 20)
       server.until_true(function() return count "state = 'active'" == 20 end)
       clients:read "*a"
       clients:close()
       server.until_true(at_rest, 2)
-      clients = n:begin("gather?s=60", 0.3, 5)
+      clients = n:begin("gather?s=60", 1.5, 5)
       server.until_true(function() return count "state = 'active'" == 25 end)
       clients:read "*a"
       clients:close()
@@ -198,8 +214,32 @@ for _, wait in ipairs { "openresty", "openresty-direct" } do
       assert.equal("1", n:get "one")
     end)
 
+    it("cancels the query of a request that has ended by itself", function()
+      n:get "exit"
+      server.until_true(at_rest, 2)
+      assert.equal("1", n:get "one")
+    end)
+
+    it("lets many at once take as long as they like", function()
+      assert.equal("123", n:get "owns")
+    end)
+
+    it("serves others while the name of a host is looked up", function()
+      local other = start { slow_names = true,
+        conninfo = ("host=localhost port=%s dbname=postgres user=by_scram password=secret"):format(os.getenv "PGPORT") }
+      local clients = other:begin("one", 30, 3)
+      local own = other:begin("own", 30)
+      local good, bad, output = other:hammer("hello", 2, 2)
+      assert.equal("111own", clients:read "*a" .. own:read "*a")
+      clients:close()
+      own:close()
+      assert.is_true(good > 100 and bad == 0, output)
+      assert.is_true(tonumber(output:match "Max.-\n%s+Latency%s+%S+%s+%S+%s+([%d.]+)ms" or 0) < 500, output)
+      other:stop()
+    end)
+
     it("lets nobody wait for a connection of one who is gone", function()
-      local clients = n:begin("long", 1, 40) -- ten of them wait in the queue
+      local clients = n:begin("forever", 2, 40) -- ten of them wait in the queue
       server.until_true(function() return n:get "stats":find "[1-9]%d* waiting" end)
       clients:read "*a"
       clients:close()

@@ -132,8 +132,8 @@ static int next_host(Attempt *a)
     if (hosts < 2)
         return 0;
     const char *present = PQhost(a->pg), *at = PQport(a->pg);
-    while (n < hosts - 1 &&
-           !(names(host && *host ? host : address, n, present) && names(port, n, at)))
+    while (n < hosts - 1 && !(names(host && *host ? host : address, n, present) &&
+                              names(address, n, PQhostaddr(a->pg)) && names(port, n, at)))
         n++;
     cut(host, n);
     cut(address, n);

@@ -8,6 +8,7 @@
  */
 #include "connect.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "conn.h"
@@ -155,15 +156,63 @@ static int begin(lua_State *L, Conn *c, Conninfo *info)
     return 0;
 }
 
-/* core.connect_start(conninfo): a connecting connection, or nil and an error. */
+static int read_conninfo(lua_State *L, int i, Conninfo *info)
+{
+    if (lua_type(L, i) != LUA_TTABLE)
+        return read_string(L, i, info);
+    read_table(L, i, info);
+    return 1;
+}
+
+static const char *value_of(const Conninfo *info, const char *keyword, const char *variable)
+{
+    for (int i = info->count; i-- > 0;)
+        if (strcmp(info->keywords[i], keyword) == 0)
+            return info->values[i];
+    return getenv(variable);
+}
+
+/* core.hosts(conninfo): the lists of hosts and of ports, for core.lookup; nothing where
+ * addresses are known, or it is no conninfo. */
+static int conninfo_hosts(lua_State *L)
+{
+    Conninfo info = {.count = 0};
+    if (!read_conninfo(L, 1, &info))
+        return 0;
+    const char *host = value_of(&info, "host", "PGHOST");
+    const char *address = value_of(&info, "hostaddr", "PGHOSTADDR");
+    const char *port = value_of(&info, "port", "PGPORT");
+    if (!host || !*host || (address && *address))
+        return 0;
+    lua_pushstring(L, host);
+    lua_pushstring(L, port ? port : "");
+    return 2;
+}
+
+/* Other lists of hosts, from stack index i on, than those of the conninfo. */
+static void put_hosts(lua_State *L, int i, Conninfo *info)
+{
+    static const char *const keywords[] = {"host", "hostaddr", "port"};
+    for (int k = 0; k < 3; k++) {
+        int at = 0;
+        while (at < info->count && strcmp(info->keywords[at], keywords[k]) != 0)
+            at++;
+        if (at == info->count)
+            add(L, info, keywords[k], NULL);
+        info->values[at] = luaL_checkstring(L, i + k);
+    }
+}
+
+/* core.connect_start(conninfo [, host, hostaddr, port]): a connecting connection, or nil
+ * and an error. */
 static int connect_start(lua_State *L)
 {
     Conninfo info = {.count = 0};
-    lua_settop(L, 1);
-    if (lua_type(L, 1) == LUA_TTABLE)
-        read_table(L, 1, &info);
-    else if (!read_string(L, 1, &info))
+    lua_settop(L, 4);
+    if (!read_conninfo(L, 1, &info))
         return 2;
+    if (!lua_isnil(L, 2))
+        put_hosts(L, 2, &info);
     Conn *c = dbl_conn_new(L);
     c->plain = 1;
     return begin(L, c, &info) ? 2 : dbl_conn_failed(c) ? dbl_conn_fail(L, c) : 1;
@@ -202,6 +251,7 @@ static int conn_opened(lua_State *L)
 }
 
 const luaL_Reg dbl_connect_functions[] = {
+    {"hosts",         conninfo_hosts  },
     {"connect_start", connect_start   },
     {"reset_start",   conn_reset_start},
     {"opened",        conn_opened     },

@@ -17,6 +17,7 @@
 #include "fail.h"
 #include "hooks.h"
 #include "literal.h"
+#include "lookup.h"
 #include "notify.h"
 #include "null.h"
 #include "pair.h"
@@ -263,7 +264,7 @@ int luaopen_dblink_core(lua_State *L)
         dbl_send_functions,  dbl_receive_functions, dbl_cancel_functions,  dbl_escape_functions,
         dbl_copy_functions,  dbl_notify_functions,  dbl_hooks_functions,   dbl_crowd_functions,
         dbl_pair_functions,  dbl_literal_functions, dbl_stream_functions,  dbl_pipeline_functions,
-        dbl_relay_functions, dbl_direct_functions,
+        dbl_relay_functions, dbl_direct_functions,  dbl_lookup_functions,
     };
     dbl_fail_open(L);
     dbl_null_open(L);
@@ -277,6 +278,7 @@ int luaopen_dblink_core(lua_State *L)
     dbl_escape_open(L);
     dbl_crowd_open(L);
     dbl_pair_open(L);
+    dbl_lookup_open(L);
     dbl_relay_open(L);
     dbl_direct_open(L);
 

@@ -40,6 +40,13 @@ void *dblink_data(lua_State *L)
     return hooks ? hooks->data : NULL;
 }
 
+int dbl_elsewhere(const dblink_hooks *hooks, void (*run)(void *), void *what)
+{
+    if (!hooks)
+        return dblink_thread(NULL, run, what);
+    return hooks->errand && hooks->errand(hooks->data, run, what);
+}
+
 void dbl_forget(const dblink_hooks *hooks, int fd)
 {
     if (hooks && hooks->forget && fd >= 0)

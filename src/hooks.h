@@ -16,6 +16,9 @@ const dblink_hooks *dbl_hooks(lua_State *L);
 /* Tells the host that the descriptor goes.  hooks may be NULL, fd -1. */
 void dbl_forget(const dblink_hooks *hooks, int fd);
 
+/* Has run(what) called in another thread: 1, or 0 where there is none to be had. */
+int dbl_elsewhere(const dblink_hooks *hooks, void (*run)(void *), void *what);
+
 extern const luaL_Reg dbl_hooks_functions[];
 
 #endif

@@ -120,12 +120,10 @@ static int send_off(Errand *e, const dblink_hooks *hooks)
         running = 0;
     }
     int n = __atomic_add_fetch(&running, 1, __ATOMIC_ACQ_REL), sent = n <= MOST_ERRANDS;
-    if (sent && !hooks)
-        sent = dblink_thread(NULL, run, e);
-    else if (sent && hooks->errand)
-        sent = hooks->errand(hooks->data, run, e);
-    else if (sent)
+    if (sent && hooks && !hooks->errand)
         run(e);
+    else if (sent)
+        sent = dbl_elsewhere(hooks, run, e);
     if (!sent)
         __atomic_sub_fetch(&running, 1, __ATOMIC_ACQ_REL);
     return sent;

@@ -3,13 +3,12 @@
  *
  * The thread takes no signal, which is the host's to take, and is nobody's to join.
  */
-#define _GNU_SOURCE /* dladdr */
-#include <dlfcn.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
 
 #include "dblink.h"
+#include "process.h"
 
 typedef struct Work {
     void (*run)(void *);
@@ -26,15 +25,6 @@ static void *begin(void *work)
     return NULL;
 }
 
-/* The library stays, though its lua_State goes: the thread runs in it. */
-static void stay(void)
-{
-    static const char of_ours;
-    Dl_info library;
-    if (dladdr(&of_ours, &library) && library.dli_fname)
-        dlopen(library.dli_fname, RTLD_NOW | RTLD_NOLOAD | RTLD_NODELETE);
-}
-
 int dblink_thread(void *data, void (*run)(void *), void *what)
 {
     pthread_t thread;
@@ -44,8 +34,7 @@ int dblink_thread(void *data, void (*run)(void *), void *what)
     (void)data;
     if (!w)
         return 0;
-    static pthread_once_t once = PTHREAD_ONCE_INIT;
-    pthread_once(&once, stay);
+    dbl_forks(); /* from now on the library stays, though its lua_State may go */
     w->run = run;
     w->what = what;
     sigfillset(&all);

@@ -56,15 +56,23 @@ local function write(path, text)
 end
 
 function Nginx:run(arguments)
-  return host.run(("DBLINK_CONNINFO=%s %s run -p %s -e %s/error.log -c %s/conf %s"):format(
-    host.quote(self.conninfo), script, self.root, self.root, self.root, arguments or ""))
+  return host.run(("DBLINK_CONNINFO=%s %s %s run -p %s -e %s/error.log -c %s/conf %s"):format(
+    host.quote(self.conninfo), self.names or "", script, self.root, self.root, self.root, arguments or ""))
 end
 
--- Starts one. options: http, server (directives), level (of the log), workers, conninfo.
+-- A library that makes each name of a host take a second to look up.
+local function slow_names()
+  local library = build .. "/slow_names.so"
+  host.sh("cc -shared -fPIC -o " .. host.quote(library) .. " spec/support/slow_names.c -ldl")
+  return "LD_PRELOAD=" .. host.quote(host.sh("realpath " .. host.quote(library)):gsub("%s+$", ""))
+end
+
+-- Starts one. options: http, server (directives), level (of the log), workers, conninfo; slow_names.
 function nginx.start(options)
   local self = setmetatable({ root = server.root .. "/" .. server.name "nginx" }, Nginx)
   host.sh("mkdir " .. self.root)
   self.conninfo = options.conninfo or server.conninfo
+  self.names = options.slow_names and slow_names()
   local values = {
     modules = host.sh(script .. "modules"), lua = host.sh(script .. "lua"):gsub("%s", ""),
     user = host.sh "id -u":match "^0%s" and "user root;" or "", workers = options.workers or 1, root = self.root,

@@ -126,8 +126,8 @@ function connection.find_wait(given)
   return crew.here() or wait.find(given)
 end
 
--- Begins to connect: a connecting connection, or nil and an error.
-function connection.start(conninfo, options)
+-- Options, and the wait that they mean; or nil and an error.
+local function read_options(options)
   options = options or {}
   if type(options) ~= "table" then core.misuse("options must be a table") end
   if options.timeout ~= nil and (type(options.timeout) ~= "number" or options.timeout < 0) then
@@ -138,11 +138,75 @@ function connection.start(conninfo, options)
     local possible, err = how.check()
     if not possible then return nil, err end
   end
-  local conn, err = core.connect_start(conninfo)
+  return options, how
+end
+
+local function start(options, how, deadline, ...)
+  local conn, err = core.connect_start(...)
   if not conn then return nil, err end
   connection.configure(conn, options, how)
-  core.set_deadline(conn, options.timeout and core.now() + options.timeout)
+  core.set_deadline(conn, deadline)
   return conn
+end
+
+-- Begins to connect: a connecting connection, or nil and an error.
+function connection.start(conninfo, options)
+  local how
+  options, how = read_options(options)
+  if not options then return nil, how end
+  return start(options, how, options.timeout and now() + options.timeout, conninfo)
+end
+
+local function too_late()
+  local err = core.failure("timeout", "connecting took longer than its timeout")
+  err.connection_lost = true
+  return nil, err
+end
+
+-- The names of hosts are looked up in a thread, where a wait for a name server would stop
+-- others: host, hostaddr and port; nil where libpq may do that, false and an error.
+local function look_up(conninfo, how, deadline, hold, token)
+  local host, port = core.hosts(conninfo)
+  local lookup = host and core.lookup(host, port)
+  if not lookup then return nil end
+  local fd = lookup:getfd()
+  how.forget(fd) -- of another's, by chance of the same number
+  local function close()
+    how.forget(fd)
+    lookup:close()
+  end
+  hold { close = close }
+  local own = not token and how.enter and how.enter(close, nil, true)
+  local late = false
+  while lookup:result() == false and not late do
+    how.wait(fd, "r", deadline and math.max(deadline - now(), 0), token or own)
+    late = deadline ~= nil and now() >= deadline
+  end
+  if own then how.leave(own) end
+  hold(nil)
+  local hosts, addresses, ports = lookup:result()
+  close()
+  if hosts then return hosts, addresses, ports end
+  if hosts == false then return false, select(2, too_late()) end
+  addresses.connection_lost = true
+  return false, addresses
+end
+
+-- As connection.start, but nobody's time is spent in it: it may wait. Meanwhile hold(thing)
+-- is told what to close when it is called off, and hold(conn) at the end. token: of the wait.
+function connection.begin(conninfo, options, hold, token)
+  local how
+  options, how = read_options(options)
+  if not options then return nil, how end
+  local deadline = options.timeout and now() + options.timeout
+  local host, address, port
+  if not how.plain then
+    host, address, port = look_up(conninfo, how, deadline, hold, token)
+    if host == false then return nil, address end
+  end
+  local conn, err = start(options, how, deadline, conninfo, host, address, port)
+  if conn then hold(conn) end
+  return conn, err
 end
 
 -- Waits until a connecting connection is open: the connection, or nil and an error.
@@ -151,9 +215,7 @@ function connection.open(conn)
     local ok, err = await.still(conn)
     if not ok then return nil, err end
     core.sever(conn)
-    err = core.failure("timeout", "connecting took longer than its timeout")
-    err.connection_lost = true
-    return nil, err
+    return too_late()
   end
   local ok, err = core.opened(conn)
   if not ok then return nil, err end
@@ -162,7 +224,7 @@ end
 
 -- Opens a connection, waiting until it is there: the connection, or nil and an error.
 function connection.connect(conninfo, options)
-  local conn, err = connection.start(conninfo, options)
+  local conn, err = connection.begin(conninfo, options, function() end)
   if not conn then return nil, err end
   local opened, why = connection.open(conn)
   if not opened then conn:close() end -- its socket need not wait for the collector

@@ -64,9 +64,17 @@ local function forget(self, fd)
   self.crowd:forget(fd)
 end
 
--- The wait of a crew's hands.
+-- The wait of a crew's hands. Where they can vanish they do so all at once (abandon).
 local function make_wait(self)
-  local how = { enter = self.outer.enter, secure = self.outer.secure, leave = self.outer.leave }
+  local how = {}
+  if self.outer.enter then
+    function how.enter(gone, arg)
+      local token = { gone = gone, arg = arg }
+      self.entered[token] = true
+      return token
+    end
+    function how.leave(token) self.entered[token] = nil end
+  end
   function how.wait(fd, events, seconds)
     local hand = self.running
     if not hand then return self.outer.wait(fd, events, seconds) end
@@ -107,12 +115,12 @@ function crew.new(outer)
   if not crowd then return nil, err end
   local self = setmetatable({
     outer = outer, crowd = crowd, by_fd = {}, watched = {}, timed = {}, earliest = math.huge,
-    ready = {}, first = 1, last = 0, alive = 0,
+    ready = {}, first = 1, last = 0, alive = 0, entered = {},
   }, crew)
   self.wait = make_wait(self)
   local gate = crowd:getfd()
   if gate and not outer.plain then outer.forget(gate) end -- of another's, by chance of the same number
-  self.token = outer.enter and outer.enter(crew.close, self)
+  self.token = outer.enter and outer.enter(crew.abandon, self)
   return self
 end
 
@@ -291,6 +299,17 @@ function crew:close()
   if gate and not self.outer.plain then self.outer.forget(gate) end
   self.crowd:close()
   if self.bell then self.bell:close() end
+end
+
+-- Its hands are gone, and who has run them.
+function crew:abandon()
+  local token = next(self.entered)
+  while token do
+    self.entered[token] = nil
+    token.gone(token.arg)
+    token = next(self.entered)
+  end
+  self:close()
 end
 
 return crew

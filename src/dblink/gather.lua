@@ -146,9 +146,8 @@ local function ask_there(self, job)
   local options = {}
   for name, value in pairs(self.options.connect or {}) do options[name] = value end
   options.wait = self.crew.wait
-  local conn, err = connection.start(job.item[1], options)
+  local conn, err = connection.begin(job.item[1], options, function(own) job.own = own end)
   if not conn then return nil, err end
-  job.own = conn
   local open, res
   open, err = connection.open(conn)
   if open then res, err = conn:query(question_of(job.item)) end

@@ -246,11 +246,11 @@ local function open(self, deadline, note, how)
   for name, value in pairs(self.habits) do
     if name ~= "wait" then options[name] = value end
   end
-  local conn, err = connection.start(self.conninfo, options)
+  options.timeout = deadline and math.max(deadline - now(), 0)
+  local function hold(opening) note.opening = opening end
+  local conn, err = connection.begin(self.conninfo, options, hold, note.token)
   if conn then
     state(conn).token = note.token
-    note.opening = conn
-    core.set_deadline(conn, deadline)
     local opened
     opened, err = connection.open(conn)
     if opened and self.configure then
