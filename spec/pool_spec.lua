@@ -233,9 +233,9 @@ describe("dblink.pool", function()
   end)
 
   it("lets wait no more than max_waiting, and no longer than acquire_timeout", function()
-    new { max = 1, max_waiting = 2, acquire_timeout = 0.05 }
+    new { max = 1, max_waiting = 2, acquire_timeout = 0.4 } -- to connect is part of it
     local list = {}
-    for i = 1, 4 do list[i] = { pool, "select pg_sleep(0.5)" } end
+    for i = 1, 4 do list[i] = { pool, "select pg_sleep(1)" } end
     local results, errors = dblink.gather(list)
     assert.is_not_nil(results[1])
     assert.equal("timeout", errors[2].kind)
