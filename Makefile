@@ -6,6 +6,7 @@
 #   make test-tls              the suite over TCP with TLS and SCRAM
 #   make test-matrix           the suite with libpq and server 17 and 18, and Lua 5.5 (Debians of its own)
 #   make soak                  100,000 queries with cancels and deadlines at random moments (QUERIES, SEED)
+#   make torture               every allocation fails, and the wire at every byte (STRIDE=7: each seventh; LUA=5.1)
 #   make proof                 that ten million rows, and gigabytes of COPY, do not raise a process's peak (ROWS)
 #   make lint format floors rock rockspec bench bench-nginx clean
 #   make static                libdblink.a for C programs, in build/<lua>/ (docs/hosts.md)
@@ -16,6 +17,7 @@ LUA       ?= 5.1 5.2 5.3 5.4 luajit
 LUAS      := $(patsubst lua%,%,$(LUA))
 LUAS      := $(patsubst jit,luajit,$(patsubst 5.%,lua5.%,$(LUAS)))
 ASAN_LUAS ?= $(or $(filter $(LUAS),lua5.1 lua5.4 luajit),$(LUAS))
+ONE_LUA   := $(if $(filter file default,$(origin LUA)),lua5.4,$(firstword $(LUAS)))
 BUSTED    ?=
 BUILD     ?= build
 PREFIX    ?= /usr/local
@@ -35,7 +37,7 @@ PG        = spec/support/pg run
 AGAIN     = $(MAKE) --no-print-directory
 LUA_ENV   = env LUA_INIT= LUA_PATH="./src/?.lua;./spec/?.lua;;" LUA_CPATH="./$(BUILD)/$(1)/?.so;;"
 
-.PHONY: all build static install-static demo test test-tls test-matrix soak proof asan lint format floors rock rockspec bench bench-nginx install clean
+.PHONY: all build static install-static demo test test-tls test-matrix soak proof torture asan lint format floors rock rockspec bench bench-nginx install clean
 .SUFFIXES:
 all: build
 
@@ -95,6 +97,12 @@ ROWS ?= 10000000
 proof: setup.build setup.server
 	@$(AGAIN) -s build LUA=5.4
 	@$(call LUA_ENV,lua5.4) $(PG) lua5.4 spec/support/peak.lua $(ROWS)
+
+# A session that uses all operations, once for each thing that can fail. KIND: lua, libpq or wire.
+torture: setup.build setup.server
+	@$(AGAIN) -s build LUA="$(ONE_LUA)"
+	@$(CC) -std=gnu99 -O1 -g -rdynamic -o build/faults spec/support/faults.c $$(pkg-config --cflags --libs $(ONE_LUA)) -ldl
+	@$(call LUA_ENV,$(ONE_LUA)) $(PG) build/faults spec/support/torture.lua $(or $(STRIDE),1) $(KIND)
 
 asan: setup.build setup.test
 	@mkdir -p build && gcc -shared -fPIC -o build/unpreload.so spec/support/unpreload.c

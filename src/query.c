@@ -245,11 +245,16 @@ int dbl_send_close(PGconn *pg, const char *statement)
 #endif
 }
 
+/* nil and why.  A pipeline of our own of which a part was sent has no end: nothing
+ * would come out of it any more. */
 static int fail(lua_State *L, Conn *c)
 {
     dbl_fail_conn(L, c->pg);
-    if (PQpipelineStatus(c->pg) != PQ_PIPELINE_OFF && !c->occupied)
-        PQexitPipelineMode(c->pg);
+    if (PQpipelineStatus(c->pg) != PQ_PIPELINE_OFF && !c->occupied && !PQexitPipelineMode(c->pg)) {
+        dbl_conn_sever(c);
+        lua_pushboolean(L, 1);
+        lua_setfield(L, -2, "connection_lost");
+    }
     return 0;
 }
 

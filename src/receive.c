@@ -210,14 +210,28 @@ static int end_query(Conn *c)
     return c->barred ? DBL_READ : 0;
 }
 
+/* libpq's next result.  What it still holds unread of a lost connection it takes for
+ * the description of a statement: that is no result of ours. */
+static PGresult *next_result(PGconn *pg)
+{
+    PGresult *res;
+    while ((res = PQgetResult(pg)) && PQresultStatus(res) == PGRES_COMMAND_OK &&
+           !*PQcmdStatus(res) && PQstatus(pg) == CONNECTION_BAD)
+        PQclear(res);
+    return res;
+}
+
 int dbl_take(Conn *c, PGresult **res)
 {
-    *res = PQgetResult(c->pg);
+    *res = next_result(c->pg);
     if (!*res) {
         if (c->most)
             PQsetSingleRowMode(c->pg); /* for the next query of a pipeline */
         return DBL_END;
     }
+    if (c->astray && !PQresultErrorField(*res, PG_DIAG_SQLSTATE))
+        dbl_conn_sever(c);
+    c->astray = 0;
     if (c->most)
         *res = join(c, *res);
     return *res ? DBL_RESULT : DBL_PIECE;
@@ -246,10 +260,29 @@ static int receive(Conn *c)
     return 1;
 }
 
+/* Whether libpq needs more input.  It says so, too, where it had no memory for a
+ * message that is all there, after which nothing more may come: so it is asked again
+ * while there is memory, else there is no way on.  In a pipeline, whatever it complains
+ * of by itself can make it wait for a sync that it has met. */
+static int is_busy(Conn *c, size_t said)
+{
+    PGconn *pg = c->pg;
+    int busy = PQisBusy(pg);
+    c->astray = PQpipelineStatus(pg) != PQ_PIPELINE_OFF && strlen(PQerrorMessage(pg)) > said;
+    if (!busy)
+        return 0;
+    PGresult *probe = PQmakeEmptyPGresult(NULL, PGRES_COMMAND_OK);
+    if (!probe || c->astray)
+        dbl_conn_sever(c);
+    PQclear(probe);
+    return PQisBusy(pg);
+}
+
 static int step_query(Conn *c)
 {
     PGconn *pg = c->pg;
     int write = PQflush(pg) > 0 ? DBL_WRITE : 0;
+    size_t said = strlen(PQerrorMessage(pg));
     if (c->fresh && PQisBusy(pg)) {
         c->fresh = 0;
         return DBL_READ | write;
@@ -263,7 +296,7 @@ static int step_query(Conn *c)
     if (c->goal == DBL_GOAL_NOTIFICATION)
         return c->notifications.first || PQstatus(pg) == CONNECTION_BAD ? 0 : DBL_READ | write;
     for (;;) {
-        if ((c->copy && !step_copy(c)) || PQisBusy(pg)) {
+        if ((c->copy && !step_copy(c)) || is_busy(c, said)) {
             if (dbl_tls_pending(pg) && PQconsumeInput(pg))
                 continue;
             if (c->goal == DBL_GOAL_ROOM && !write)
@@ -289,6 +322,7 @@ static int step_query(Conn *c)
         }
         if (c->copy && c->goal == DBL_GOAL_COPY)
             return 0;
+        said = strlen(PQerrorMessage(pg));
     }
 }
 
@@ -480,7 +514,7 @@ static int push_next(lua_State *L, Conn *c)
         return 1;
     }
     if (!c->kept)
-        c->kept = PQgetResult(c->pg);
+        c->kept = next_result(c->pg);
     if (!c->kept) {
         lua_pushnil(L);
         return 1;
@@ -567,7 +601,6 @@ static int push_turn(lua_State *L, Conn *c)
         lua_pushboolean(L, 0);
         return 1;
     }
-    c->held = 1;
     double wake = dbl_wake(c);
     dbl_push_events(L, need);
     lua_pushinteger(L, PQsocket(c->attempt ? c->attempt->pg : c->pg));
@@ -578,6 +611,7 @@ static int push_turn(lua_State *L, Conn *c)
         lua_pushnumber(L, left > 0 ? left : 0);
     }
     lua_pushboolean(L, c->attempt != NULL);
+    c->held = DBL_HELD_BY_COROUTINE; /* last: what raised would hold it for ever */
     return 4;
 }
 

@@ -24,15 +24,24 @@ function host.sh(command)
   return output
 end
 
--- Compiles a C program against the archive; gives its path.
-function host.compile(source)
-  local program = host.folder .. "/" .. source:match "([^/]+)/[^/]+%.c$" .. "-host"
+local function compile(program, source, flags, libraries)
+  program = host.folder .. "/" .. program
   host.sh(table.concat({
-    "cc -g -Wall -Wextra -Werror -std=gnu99", host.sanitized and "-fsanitize=address,undefined" or "", source,
+    "cc -g -Wall -Wextra -Werror -std=gnu99", host.sanitized and "-fsanitize=address,undefined" or "", source, flags,
     "-Isrc $(pkg-config --cflags", host.lua, "libpq | sed 's/-I */-isystem /g')",
-    host.folder .. "/libdblink.a $(pkg-config --libs", host.lua, "libpq) -lpthread -o", program,
+    libraries, "$(pkg-config --libs", host.lua, "libpq) -lpthread -o", program,
   }, " "))
   return program
+end
+
+-- Compiles a C program against the archive; gives its path.
+function host.compile(source)
+  return compile(source:match "([^/]+)/[^/]+%.c$" .. "-host", source, "", host.folder .. "/libdblink.a")
+end
+
+-- The interpreter whose memory ends when it is told to.
+function host.faults()
+  return compile("faults", "spec/support/faults.c", "-rdynamic", "-ldl")
 end
 
 return host

@@ -39,12 +39,9 @@ local function begin(conn, sql, out)
   ok, err = core.copy_begin(conn, seconds)
   if ok == nil then return nil, err end
   if not ok and not await.settle(conn) then return await.give_up(conn) end
+  state(conn).occupant = setmetatable({ conn = conn }, Remains)
   local copy, failure = core.copy_take(conn, out)
-  if copy then
-    state(conn).occupant = setmetatable({ conn = conn }, Remains)
-  else
-    await.stop(conn)
-  end
+  if not copy then await.stop(conn) end
   return copy, failure
 end
 

@@ -20,6 +20,8 @@ local home = setmetatable({}, { __mode = "k" }) -- coroutine: its crew
 
 local function wake(self, hand, value, why)
   if hand.queued or hand.over then return end
+  self.ready[self.last + 1] = hand -- first: where that fails for want of memory, nothing has happened
+  self.last = self.last + 1
   hand.queued = true
   local fd = hand.fd
   if fd then
@@ -31,8 +33,6 @@ local function wake(self, hand, value, why)
     self.timed[hand] = nil
   end
   hand.parked, hand.value, hand.why = false, value, why
-  self.last = self.last + 1
-  self.ready[self.last] = hand
 end
 
 local function set_deadline(self, hand, seconds)

@@ -121,6 +121,7 @@ function run:give_back(conn)
   local was, s = self.given[conn], state(conn)
   self.given[conn] = nil
   s.grace = was.grace
+  core.hold(conn, false) -- whoever waited on it did so in a hand
   await.use(conn, was.wait)
 end
 
@@ -299,8 +300,8 @@ function run:call_off(job, why)
   self:finish(job.i, nil, why)
 end
 
--- Calls off all that is not done, and waits until it is.
-function run:stop(kind, message)
+-- Calls off all that is not done, and waits until it is; or until the limit.
+function run:stop(kind, message, limit)
   if self.stopped then return end
   self.stopped, self.decided = true, true
   if self.alarm then self.crew:dismiss(self.alarm) end
@@ -308,7 +309,7 @@ function run:stop(kind, message)
   for job in pairs(self.live) do live[#live + 1] = job end
   table.sort(live, function(a, b) return a.i < b.i end)
   for _, job in ipairs(live) do self:call_off(job, core.failure(kind, message)) end
-  self.crew:run()
+  self.crew:run(limit)
   for i = 1, self.n do
     if not (self.results[i] or self.errors[i]) then self:finish(i, nil, core.failure(kind, message)) end
   end
@@ -325,7 +326,11 @@ end
 function run:abort(err)
   if not self.closed then
     self.options = {}
-    pcall(self.stop, self, "cancelled", "the run was broken off")
+    pcall(self.stop, self, "cancelled", "the run was broken off", now() + await.grace)
+    for job in pairs(self.live) do -- where memory ended, hands can be in disorder
+      self.crew:dismiss(job.hand)
+      if job.conn then job.conn:close() end
+    end
     self:close()
   end
   error(err, 0)
