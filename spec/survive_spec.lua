@@ -226,6 +226,26 @@ for _, tls in ipairs { false, true } do
       assert.matches("timeout expired", refusal(relay.conninfo .. " connect_timeout=1").message)
     end)
 
+    -- libpq takes rows that it reads after the loss for the description of a statement.
+    it("gives no answer that was none, where it is cut behind all answers", function()
+      local admin, pid = server.connect(), conn:backend_pid()
+      assert(conn:send_query "select 1; select 2")
+      server.until_true(function()
+        return admin:query("select state = 'idle' from pg_stat_activity where pid = $1", pid)(1, 1)
+      end)
+      relay "kill"
+      server.until_true(function() return not conn:is_busy() and conn:status() == "bad" end)
+      local answers = {}
+      for i, res, err in conn:results() do
+        answers[i] = res and res(1, 1) or err.connection_lost
+      end
+      if answers[1] ~= true then -- lost already
+        assert.equal(1, answers[1])
+        assert.is_true(answers[2] == 2 or answers[2] == true)
+      end
+      admin:close()
+    end)
+
     it("is told from one that is cut", function()
       assert(conn:send_query "select pg_sleep(60)")
       relay "kill"

@@ -12,7 +12,7 @@ describe("whatever fails #socket", function()
   end
 
   it("is told by a clear error, and nothing is left, hung or wrong", function()
-    torture(host.sanitized and 997 or 97)
+    torture(host.sanitized and 997 or 149)
   end)
 
   -- Where it was once otherwise: a pipeline of our own half sent, a sync that libpq had no memory for, an answer that

@@ -157,7 +157,7 @@ void dbl_queue_take(lua_State *L, Pipeline *p, int own)
 {
     PGresult *res;
     Conn *c = p->conn;
-    while (!PQisBusy(c->pg)) {
+    while (!dbl_is_busy(c)) {
         switch (dbl_take(c, &res)) {
         case DBL_RESULT:
             take_result(L, p, own, res);
@@ -166,8 +166,10 @@ void dbl_queue_take(lua_State *L, Pipeline *p, int own)
             take_piece(p);
             break;
         case DBL_END:
-            if (!p->inside || p->first == p->last)
+            if (!p->inside || p->first == p->last) {
+                dbl_check_memory(c);
                 return;
+            }
             drop_first(L, p, own);
             p->inside = p->big = c->failed = 0;
             c->bytes = 0;

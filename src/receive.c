@@ -221,6 +221,13 @@ static PGresult *next_result(PGconn *pg)
     return res;
 }
 
+/* Whether the error is the server's alone: nothing of libpq's own stands before it. */
+static int is_servers(const PGresult *res)
+{
+    const char *severity = PQresultErrorField(res, PG_DIAG_SEVERITY);
+    return severity && strncmp(PQresultErrorMessage(res), severity, strlen(severity)) == 0;
+}
+
 int dbl_take(Conn *c, PGresult **res)
 {
     *res = next_result(c->pg);
@@ -229,7 +236,7 @@ int dbl_take(Conn *c, PGresult **res)
             PQsetSingleRowMode(c->pg); /* for the next query of a pipeline */
         return DBL_END;
     }
-    if (c->astray && !PQresultErrorField(*res, PG_DIAG_SQLSTATE))
+    if (c->astray && !is_servers(*res))
         dbl_conn_sever(c);
     c->astray = 0;
     if (c->most)
@@ -260,22 +267,33 @@ static int receive(Conn *c)
     return 1;
 }
 
-/* Whether libpq needs more input.  It says so, too, where it had no memory for a
- * message that is all there, after which nothing more may come: so it is asked again
- * while there is memory, else there is no way on.  In a pipeline, whatever it complains
- * of by itself can make it wait for a sync that it has met. */
+void dbl_check_memory(Conn *c)
+{
+    PGresult *probe = PQmakeEmptyPGresult(NULL, PGRES_COMMAND_OK);
+    if (!probe)
+        dbl_conn_sever(c);
+    PQclear(probe);
+}
+
+/* said: how long libpq's error message was before it looked at what has arrived. */
 static int is_busy(Conn *c, size_t said)
 {
     PGconn *pg = c->pg;
     int busy = PQisBusy(pg);
-    c->astray = PQpipelineStatus(pg) != PQ_PIPELINE_OFF && strlen(PQerrorMessage(pg)) > said;
+    if (PQpipelineStatus(pg) != PQ_PIPELINE_OFF && strlen(PQerrorMessage(pg)) > said)
+        c->astray = 1;
     if (!busy)
         return 0;
-    PGresult *probe = PQmakeEmptyPGresult(NULL, PGRES_COMMAND_OK);
-    if (!probe || c->astray)
+    if (c->astray)
         dbl_conn_sever(c);
-    PQclear(probe);
+    else
+        dbl_check_memory(c);
     return PQisBusy(pg);
+}
+
+int dbl_is_busy(Conn *c)
+{
+    return is_busy(c, strlen(PQerrorMessage(c->pg)));
 }
 
 static int step_query(Conn *c)

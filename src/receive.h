@@ -23,6 +23,16 @@ static inline int dbl_settle(lua_State *L, Conn *c)
     return dbl_settle_at(L, c, 1);
 }
 
+/* Whether libpq needs more input.  It says so, too, where it had no memory for a
+ * message that is all there, after which nothing more may come: so it is asked again
+ * while there is memory, else there is no way on.  In a pipeline, whatever it complains
+ * of by itself can make it wait for a sync that it has met. */
+int dbl_is_busy(Conn *c);
+
+/* Where libpq gets no memory for a result any more it can wait, or say that there is
+ * nothing, for ever: the connection is ended then. */
+void dbl_check_memory(Conn *c);
+
 /* Takes what libpq has ready (it must not be busy): a whole result, a piece of one
  * that is kept back, or the end of a query. */
 enum { DBL_PIECE, DBL_RESULT, DBL_END };

@@ -47,7 +47,8 @@ static int strikes(Fault *f)
 
 /* libpq's blocks: where it calls from, and which are alive. */
 
-static void *(*next_malloc)(size_t), *(*next_calloc)(size_t, size_t), *(*next_realloc)(void *, size_t);
+static void *(*next_malloc)(size_t), *(*next_calloc)(size_t, size_t),
+    *(*next_realloc)(void *, size_t);
 static void (*next_free)(void *);
 static uintptr_t pq_from, pq_to;
 static Fault pq;
@@ -210,7 +211,8 @@ static void *allocate(void *data, void *p, size_t old, size_t size)
 {
     Host *h = data;
     void *q = NULL;
-    size_t was = p ? malloc_usable_size(p) : 0; /* LuaJIT forgets an array when its hash part is refused */
+    size_t was =
+        p ? malloc_usable_size(p) : 0; /* LuaJIT forgets an array when its hash part is refused */
     if (size > (p ? old : 0) && strikes(&h->fault))
         return NULL;
     if (size == 0)
@@ -306,7 +308,8 @@ static int faults_try(lua_State *L)
     lua_getfield(L, lua_upvalueindex(1), "limit");
     unsigned limit = (unsigned)lua_tointeger(L, -1);
     lua_pop(L, 1);
-    snprintf(where, sizeof where, "%s %s, allocation %ld, %s", luaL_optstring(L, 5, ""), kind, fault->at, mode);
+    snprintf(where, sizeof where, "%s %s, allocation %ld, %s", luaL_optstring(L, 5, ""), kind,
+             fault->at, mode);
     alarm(limit);
     int open = descriptors();
     long had = alive;
