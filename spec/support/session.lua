@@ -200,7 +200,8 @@ part("gather", function(ctx)
     if not results[i] then check(nil, errors[i]) end
     expect(results[i](1, 1), i)
   end
-  expect(check(dblink.race({ { ctx.conn, "select 1" }, { ctx.conninfo, "select 1" } }, { timeout = ctx.patience }))(1, 1), 1)
+  local two = { { ctx.conn, "select 1" }, { ctx.conninfo, "select 1" } }
+  expect(check(dblink.race(two, { timeout = ctx.patience }))(1, 1), 1)
 end)
 
 part("pool", function(ctx)
@@ -243,9 +244,9 @@ end, "alone")
 
 -- patience: seconds that what could wait for ever may take. late: it connects only when it runs.
 function session.begin(name, conninfo, patience, late)
-  local part = parts[name]
-  local ctx = { conninfo = conninfo, patience = patience or 5, run = part.run, connects = late and not part.alone }
-  if not part.alone and not late then ctx.conn = check(dblink.connect(conninfo)) end
+  local run, alone = parts[name].run, parts[name].alone
+  local ctx = { conninfo = conninfo, patience = patience or 5, run = run, connects = late and not alone }
+  if not alone and not late then ctx.conn = check(dblink.connect(conninfo)) end
   return ctx
 end
 
