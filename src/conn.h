@@ -74,8 +74,8 @@ typedef struct Conn {
     unsigned char listening; /* LISTEN was run in this session */
     unsigned char tells;     /* notices are for options.on_notice */
     unsigned char over;      /* DBL_OVER_..., or 0: the query has to be stopped */
-    unsigned char astray;    /* libpq has complained in a pipeline: of what, its next result tells */
-    unsigned char done;      /* how many of its statements went well */
+    unsigned char astray; /* libpq has complained in a pipeline: of what, its next result tells */
+    unsigned char done;   /* how many of its statements went well */
     unsigned char
         occupied; /* by a stream, a pipeline, or what is left of a COPY, which state(conn).occupant ends */
     unsigned char discarded; /* its prepared statements were */
