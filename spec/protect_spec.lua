@@ -15,6 +15,13 @@ describe("a protected call", function()
     assert.equal("done", co())
   end)
 
+  it("leaves what was raised as it is, with coxpcall too", function()
+    pcall(require, "coxpcall")
+    coroutine.wrap(function()
+      assert.same({ false, "no", n = 2 }, pack(protect.pcall(error, "no", 0)))
+    end)()
+  end)
+
   it("can be yielded across, however deep", function()
     local co = coroutine.wrap(function(...)
       return protect.pcall(function(...)

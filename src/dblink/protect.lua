@@ -20,11 +20,13 @@ if not protect.native then
     return go_on(co, coroutine.resume(co, coroutine.yield(...)))
   end
 
+  local function raised(_, err) return err end
+
   function protect.pcall(f, ...)
-    local coxpcall = package.loaded.coxpcall -- copas lives by it, and asks it who is running
-    if coxpcall then return coxpcall.pcall(f, ...) end
     local running = coroutine.running()
     if not running then return pcall(f, ...) end
+    local coxpcall = package.loaded.coxpcall -- copas lives by it, and asks it who is running
+    if coxpcall then return coxpcall.xpcall(f, raised, ...) end -- its pcall makes a traceback of what is a string
     local co = coroutine.create(function(...) return f(...) end) -- f may be a C function
     outer[co] = running
     return go_on(co, coroutine.resume(co, ...))
