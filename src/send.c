@@ -94,7 +94,8 @@ static int run(lua_State *L, Conn *c, Query *q, int (*take)(lua_State *, Conn *)
     return settle(L, c, take);
 }
 
-/* The result of the last statement; nothing where a statement is to be cached first. */
+/* The result of the last statement; nothing where a statement is to be cached first;
+ * where Lua must wait, false and what core.turn gives. */
 static int query_from(lua_State *L, int first)
 {
     Query q;
@@ -103,7 +104,8 @@ static int query_from(lua_State *L, int first)
         return 2;
     if (!use_cache(L, c, &q))
         return 0;
-    return run(L, c, &q, push_last);
+    int pushed = run(L, c, &q, push_last);
+    return pushed == 1 && lua_isboolean(L, -1) && !c->plain ? dbl_push_arrived(L, c) : pushed;
 }
 
 static int conn_query(lua_State *L)
@@ -111,13 +113,10 @@ static int conn_query(lua_State *L)
     return query_from(L, 1);
 }
 
-/* core.ask(conn, item): the same of an item of a gather, whose [1] is not part of it; and
- * where Lua must wait, false and what core.turn gives. */
+/* core.ask(conn, item): the same of an item of a gather, whose [1] is not part of it. */
 static int conn_ask(lua_State *L)
 {
-    int pushed = query_from(L, 2);
-    Conn *c = lua_touserdata(L, 1);
-    return pushed == 1 && lua_isboolean(L, -1) && !c->plain ? dbl_push_arrived(L, c) : pushed;
+    return query_from(L, 2);
 }
 
 static int conn_query_uncached(lua_State *L)

@@ -10,7 +10,7 @@
 local core = require "dblink.core"
 local protect = require "dblink.protect"
 
-local now, state, turn = core.now, core.state, core.turn
+local now, state, turn, arrived = core.now, core.state, core.turn, core.arrived
 
 core.home() -- this folder is the library's: misuse is told with the line of a caller outside of it
 
@@ -41,22 +41,38 @@ local function drive(conn, how, token)
   return need == nil
 end
 
--- Waits until nothing is left to do: true, or false when the deadline has come,
--- or another coroutine has closed the connection. A coroutine that waits keeps
--- others off it in all else.
-function await.settle(conn)
-  local s = state(conn)
-  if s.plain then return core.settle(conn) end
+-- The same for a query that core.query has begun, which said what to wait for; and what it
+-- gives: a result, nil and an error; or false.
+local function see_through(conn, how, token, need, fd, seconds)
+  local res
+  repeat
+    if token then how.wait(fd, need, seconds, token) else how.wait(fd, need, seconds) end
+    res, need, fd, seconds = arrived(conn)
+  until res ~= false or not need
+  return res, need
+end
+
+-- drive(conn, how, token, ...), in which a coroutine waits: it keeps others off the
+-- connection in all else.
+local function waiting(s, drive_it, conn, ...)
   local how = s.wait
-  if s.token or not how.enter then return drive(conn, how, s.token) end
+  if s.token or not how.enter then return drive_it(conn, how, s.token, ...) end
   local token = how.enter(conn.close, conn, true)
   s.token = token
-  local done = drive(conn, how, token)
+  local done, err = drive_it(conn, how, token, ...)
   if token then
     s.token = nil
     how.leave(token)
   end
-  return done
+  return done, err
+end
+
+-- Waits until nothing is left to do: true, or false when the deadline has come,
+-- or another coroutine has closed the connection.
+function await.settle(conn)
+  local s = state(conn)
+  if s.plain then return core.settle(conn) end
+  return waiting(s, drive, conn)
 end
 
 -- From now on the connection waits so.
@@ -152,6 +168,13 @@ end
 function await.finish(conn, take)
   if not await.settle(conn) then return await.give_up(conn) end
   return take(conn)
+end
+
+-- The same for what core.query has begun and said to wait for.
+function await.result(conn, need, fd, seconds)
+  local res, err = waiting(state(conn), see_through, conn, need, fd, seconds)
+  if res == false then return await.give_up(conn) end
+  return res, err
 end
 
 -- For what a for loop calls, before it waits: the iterator of a loop in Lua 5.1 cannot

@@ -125,8 +125,12 @@ local function go_on(conn, res, err, sql, ...)
 end
 
 function methods:query(...)
-  local res, err = core.query(self, ...)
+  local res, err, fd, seconds = core.query(self, ...)
   if res then return res end
+  if res == false and err then
+    res, err = await.result(self, err, fd, seconds) -- err: what to wait for
+    if res then return res end
+  end
   return go_on(self, res, err, ...)
 end
 
