@@ -161,8 +161,11 @@ static void stop_query(const Conn *c, PGconn *pg)
         dbl_request_errand(pg, c->hooks);
 }
 
+/* What is left of a pipeline has an end that can be waited for. */
 static void give_back(Conn *c, PGconn *pg)
 {
+    if (PQpipelineStatus(pg) != PQ_PIPELINE_OFF && !PQexitPipelineMode(pg))
+        PQpipelineSync(pg);
     PQsetnonblocking(pg, c->borrowed == DBL_WAS_NONBLOCKING);
     c->borrowed = 0;
 }

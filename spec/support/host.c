@@ -228,7 +228,8 @@ static void ignore(void *data, const char *message)
 static void finish(PGconn *pg)
 {
     PGresult *res;
-    while ((res = PQgetResult(pg)) != NULL) {
+    while ((res = PQgetResult(pg)) != NULL ||
+           (PQstatus(pg) == CONNECTION_OK && !PQexitPipelineMode(pg))) {
         char *line;
         if (PQresultStatus(res) == PGRES_COPY_IN)
             PQputCopyEnd(pg, "given back");
@@ -298,6 +299,19 @@ static const char *const operations =
     "assert(n.payload == 'hello')\n"
     "end";
 
+static const char *const pipelines =
+    "return function(conn)\n"
+    "local p, tickets = assert(conn:pipeline()), {}\n"
+    "for i = 1, 4 do tickets[i] = p:query('select $1::int, repeat($2, 1000)', i, 'x') end\n"
+    "local bad, behind = p:query 'select nonsense', p:query 'select 1'\n"
+    "p:sync()\n"
+    "for i = 1, 4 do assert(tickets[i]:result()(1, 1) == i) end\n"
+    "assert(select(2, bad:result()).sqlstate == '42703')\n"
+    "assert(select(2, behind:result()).kind == 'pipeline_aborted')\n"
+    "assert(p:close())\n"
+    "assert(conn:query 'select 1'(1, 1) == 1)\n"
+    "end";
+
 int main(int argc, char **argv)
 {
     conninfo = argc > 1 ? argv[1] : "";
@@ -307,6 +321,7 @@ int main(int argc, char **argv)
     pushing();
     refusals(queries);
     refusals(operations);
+    refusals(pipelines);
     printf("all is well\n");
     return 0;
 }
