@@ -33,6 +33,19 @@ describe("a C program", function()
     end
   end)
 
+  it("shares between its Lua states only facts of the process", function()
+    if host.sanitized then return end
+    local known = {
+      ngx = "what nginx exports", program = "likewise", ssl_pending = "a function of OpenSSL's", places = "types by OID",
+      forks = "which process this is", once = "whether that was asked", running = "threads under way",
+      born = "in which process",
+    }
+    local list = host.sh("objdump -t " .. host.folder .. "/libdblink.a")
+    for section, name in list:gmatch " O (%.[%w.]+)%s+%x+ ([%w_]+)" do
+      if section == ".bss" or section == ".data" then assert.is_string(known[name], name .. " is shared") end
+    end
+  end)
+
   it("finds header and archive by pkg-config", function()
     local root = host.sh "mktemp -d":gsub("\n", "")
     host.sh(("make -s install-static LUA=%s BUILD=%s PREFIX=%s"):format(

@@ -303,14 +303,22 @@ describe("the example of a page #nginx #heavy", function()
     return
   end
 
-  it("tells primes", function()
+  local function tell_primes(tree)
     local file = assert(io.open "examples/openresty/nginx.conf")
     local http = file:read "*a"
     file:close()
     local n = nginx.start {
-      http = http:match "\n  (init_by_lua_block [^\n]*)", server = http:match "(location /primes [^\n]*)",
+      http = http:match "\n  (init_by_lua_block [^\n]*)", server = http:match "(location /primes [^\n]*)", tree = tree,
     }
     assert.equal("2 3 5 7 11 13 17 19 23 29\n", n:get "primes?below=30")
     n:stop()
+  end
+
+  it("tells primes", function() tell_primes() end)
+
+  it("does so with the installed rock", function()
+    local tree = nginx.rock()
+    if not tree then return pending "make rock has not been run" end
+    tell_primes(tree)
   end)
 end)

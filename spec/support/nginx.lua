@@ -18,6 +18,12 @@ function nginx.missing()
   if status ~= 0 then return "no module for LuaJIT: " .. output end
 end
 
+-- The tree into which make rock has installed a rock for Lua 5.1, or nil.
+function nginx.rock()
+  local tree, status = host.run "realpath -e build/rock/5.1/tree"
+  return status == 0 and (tree:gsub("%s+$", "")) or nil
+end
+
 local TEMPLATE = [[
 %(modules)s
 %(user)s
@@ -34,8 +40,8 @@ http {
   fastcgi_temp_path %(root)s/t3;
   uwsgi_temp_path %(root)s/t4;
   scgi_temp_path %(root)s/t5;
-  lua_package_path "%(here)s/src/?.lua;%(here)s/examples/openresty/?.lua;%(lua)s/?.lua;;";
-  lua_package_cpath "%(here)s/%(build)s/luajit/?.so;;";
+  lua_package_path "%(sources)s/?.lua;%(here)s/examples/openresty/?.lua;%(lua)s/?.lua;;";
+  lua_package_cpath "%(objects)s/?.so;;";
   %(http)s
   server {
     listen 127.0.0.1:%(port)s;
@@ -67,7 +73,8 @@ local function slow_names()
   return "LD_PRELOAD=" .. host.quote(host.sh("realpath " .. host.quote(library)):gsub("%s+$", ""))
 end
 
--- Starts one. options: http, server (directives), level (of the log), workers, conninfo; slow_names.
+-- Starts one. options: http, server (directives), level (of the log), workers, conninfo; slow_names;
+-- tree: where a rock was installed, which serves instead of this module.
 function nginx.start(options)
   local self = setmetatable({ root = server.root .. "/" .. server.name "nginx" }, Nginx)
   host.sh("mkdir " .. self.root)
@@ -76,9 +83,11 @@ function nginx.start(options)
   local values = {
     modules = host.sh(script .. "modules"), lua = host.sh(script .. "lua"):gsub("%s", ""),
     user = host.sh "id -u":match "^0%s" and "user root;" or "", workers = options.workers or 1, root = self.root,
-    level = options.level or "error", here = host.sh "pwd":gsub("%s", ""), build = build,
+    level = options.level or "error", here = host.sh "pwd":gsub("%s", ""),
     http = options.http or "", server = options.server or "",
   }
+  values.sources = options.tree and options.tree .. "/share/lua/5.1" or values.here .. "/src"
+  values.objects = options.tree and options.tree .. "/lib/lua/5.1" or values.here .. "/" .. build .. "/luajit"
   local output, status
   for _ = 1, 20 do
     self.port = 58000 + math.random(1999)
