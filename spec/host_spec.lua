@@ -36,7 +36,7 @@ describe("a C program", function()
   it("shares between its Lua states only facts of the process", function()
     if host.sanitized then return end
     local known = {
-      ngx = "what nginx exports", program = "likewise", ssl_pending = "a function of OpenSSL's", places = "types by OID",
+      ngx = "nginx's names", program = "likewise", ssl_pending = "a function of OpenSSL's", places = "types by OID",
       forks = "which process this is", once = "whether that was asked", running = "threads under way",
       born = "in which process",
     }
