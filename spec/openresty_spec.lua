@@ -297,6 +297,31 @@ for _, wait in ipairs { "openresty", "openresty-direct" } do
   end)
 end
 
+describe("openresty-direct where it cannot be used #nginx #heavy", function()
+  if missing then
+    pending("is the relay (" .. missing .. ")")
+    return
+  end
+
+  it("is the relay, and says so once in each worker", function()
+    local n = nginx.start { level = "warn", http = [[
+      init_by_lua_block {
+        require "dblink.core".direct = function() return nil, "as if" end
+        pool = require "dblink".pool { os.getenv "DBLINK_CONNINFO", wait = "openresty-direct" }
+      }
+    ]], server = [[
+      location /one { content_by_lua_block {
+        ngx.print(pool:query "select 1 from pg_sleep(0.05)"(1, 1))
+      } }
+    ]] }
+    assert.equal("1", n:get "one")
+    assert.equal("1", n:get "one")
+    local _, times = n:log():gsub("openresty%-direct cannot be used, the relay waits instead: as if", "")
+    assert.equal(1, times)
+    n:stop()
+  end)
+end)
+
 describe("the example of a page #nginx #heavy", function()
   if missing then
     pending("runs (" .. missing .. ")")

@@ -41,7 +41,7 @@
 
 #define CLASS "dblink.relay"
 
-enum { MOST = 4096 };         /* slots */
+enum { MOST = 65536 };        /* slots */
 enum { IDLE, ARMED, FIRING }; /* their states */
 #define KICK  UINT64_MAX      /* the event that only makes the thread look */
 #define NEVER INT64_MAX       /* microseconds */
@@ -59,7 +59,7 @@ typedef struct Relay {
     int owners, stop;
     int epoll, kick, listener;
     pid_t pid;
-    int top;      /* slots in use lie below */
+    int top;      /* slots that ever were in use lie below */
     int64_t next; /* when the thread looks at the deadlines again */
     struct sockaddr_un address;
     Slot slots[MOST];
@@ -216,6 +216,10 @@ static Slot *slot(lua_State *L, Relay *r)
 {
     lua_Integer i = luaL_checkinteger(L, 2);
     luaL_argcheck(L, i >= 1 && i <= MOST, 2, "no such slot");
+    while (r->top < i) {
+        r->slots[r->top].peer = -1;
+        store(&r->top, r->top + 1);
+    }
     return &r->slots[i - 1];
 }
 
@@ -235,8 +239,6 @@ static int relay_new(lua_State *L)
     r->epoll = epoll_create1(EPOLL_CLOEXEC);
     r->kick = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     r->listener = -1;
-    for (int i = 0; i < MOST; i++)
-        r->slots[i].peer = -1;
     *box = r;
     struct epoll_event e = {.events = EPOLLIN, .data.u64 = KICK};
     if (r->epoll < 0 || r->kick < 0 || epoll_ctl(r->epoll, EPOLL_CTL_ADD, r->kick, &e) != 0)
@@ -291,8 +293,6 @@ static int relay_accept(lua_State *L)
     fcntl(fd, F_SETFD, FD_CLOEXEC);
     fcntl(fd, F_SETFL, O_NONBLOCK);
     s->peer = fd;
-    if (s - r->slots >= r->top)
-        store(&r->top, (int)(s - r->slots) + 1);
     lua_pushboolean(L, 1);
     return 1;
 }
