@@ -21,6 +21,7 @@ typedef struct Statement {
 } Statement;
 
 typedef struct Pipeline {
+    const void *mark; /* by which pipeline.c knows its own */
     Conn *conn;
     unsigned turn;        /* of the connection, which is at another when this is over */
     unsigned first, last; /* to be answered next, to be given out next */

@@ -15,8 +15,6 @@ void dbl_ticket_push(lua_State *L, size_t size, int reading, unsigned number, in
     t->reading = (unsigned char)reading;
     t->rows = (int)number;
     t->columns = statement;
-    lua_insert(L, -2);
-    lua_setmetatable(L, -2);
 }
 
 /* Makes the result in c->kept in the ticket's own memory: 0 where it has no room. */
@@ -70,7 +68,7 @@ void dbl_ticket_answer(lua_State *L, Conn *c, int conn, int ticket, int over, si
     t->status = values == 1 ? DBL_TICKET_APART : DBL_TICKET_FAILED;
 }
 
-int dbl_ticket_give(lua_State *L, int ticket)
+int dbl_ticket_give(lua_State *L, int ticket, int small)
 {
     const Result *t = lua_touserdata(L, ticket);
     switch (t->status) {
@@ -83,7 +81,7 @@ int dbl_ticket_give(lua_State *L, int ticket)
         lua_rawgeti(L, -1, 1);
         return 1;
     default:
-        dbl_push_small(L);
+        lua_pushvalue(L, small);
         lua_setmetatable(L, ticket);
         lua_pushvalue(L, ticket);
         return 1;

@@ -16,14 +16,15 @@
  * its pipeline, and Result.columns that of its statement. */
 enum { DBL_TICKET_PENDING = 255, DBL_TICKET_FAILED = 254, DBL_TICKET_APART = 253 };
 
-/* A new one of that size, on the top; its metatable was there. */
+/* A new one of that size, on the top, yet without its metatable. */
 void dbl_ticket_push(lua_State *L, size_t size, int reading, unsigned number, int statement);
 
 /* c->kept, or why it was thrown away (over: DBL_OVER_...), is the answer to the ticket
  * at that stack index; conn: its connection's.  room: what the next ticket should have. */
 void dbl_ticket_answer(lua_State *L, Conn *c, int conn, int ticket, int over, size_t *room);
 
-/* Pushes what the answered ticket gives: how many values. */
-int dbl_ticket_give(lua_State *L, int ticket);
+/* Pushes what the answered ticket gives: how many values.  small: the stack index of the
+ * metatable that it then has if it is the result itself. */
+int dbl_ticket_give(lua_State *L, int ticket, int small);
 
 #endif
