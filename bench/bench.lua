@@ -51,9 +51,7 @@ clients.ours = function()
     end
   end
   local function walk(res)
-    local rows = {}
-    for i = 1, #res do rows[i] = res[i] end
-    return rows
+    return res:all()
   end
   local function columns(res)
     local list = {}

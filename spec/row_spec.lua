@@ -59,6 +59,18 @@ describe("rows", function()
         assert.error_matches(function() res:rows "nonsense" end, "nonsense")
       end)
 
+      it("are all had in a list", function()
+        for shape, first in pairs { row = { id = 1, name = "v1" }, array = { 1, "v1", n = 3 } } do
+          local list = res:all(shape)
+          assert.equal(rows, #list)
+          assert.same(first, list[1])
+          assert.equal(res[rows].name, list[rows].name or list[rows][2])
+        end
+        assert.same(res[3], res:all()[3])
+        assert.error_matches(function() res:all "values" end, "array")
+        assert.error_matches(function() res:all "nonsense" end, "nonsense")
+      end)
+
       it("give a column as an array", function()
         local ids = res:column(1)
         assert.equal(rows, ids.n)
@@ -104,6 +116,27 @@ describe("rows", function()
     local other = server.connect("", { null = false, rows = "array" })
     assert.same({ 1, false, n = 2 }, other:query "select 1, null"[1])
     other:close()
+  end)
+
+  it("leave the collector as it was, also where they cannot be read", function()
+    local function collects()
+      for _ = 1, 100 do
+        local before = collectgarbage "count"
+        for _ = 1, 10000 do local _ = {} end
+        if collectgarbage "count" < before + 100 then return true end
+      end
+      return false
+    end
+    local res = conn:query { "select g as a, g::text::xid as b from generate_series(1, 1000) g", binary = true }
+    assert.has_error(function() res:all() end)
+    assert.has_error(function() res:column "b" end)
+    assert.equal(1000, #res:column "a")
+    assert.is_true(collects())
+    collectgarbage "stop"
+    res:column "a"
+    local may_ask, is_running = pcall(collectgarbage, "isrunning")
+    collectgarbage "restart"
+    assert.is_false(may_ask and is_running)
   end)
 
   it("may have 1,600 columns", function()

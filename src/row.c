@@ -5,6 +5,7 @@
  *   res(i, j)         one value, j a position or a name
  *   res:rows(shape)   an iterator: "row", "array", or "values", which gives the
  *                     row's number first, so that a NULL does not end the loop
+ *   res:all(shape)    all rows in a list
  *   res:column(j)     all values of a column as an array
  *
  * Values are made when they are asked for, so a row or an iterator outlives
@@ -368,12 +369,55 @@ static int result_rows(lua_State *L)
     return 1;
 }
 
-static int result_column(lua_State *L)
+static int is_called(const Result *r)
+{
+    int called = 0;
+    for (int j = 0; j < r->columns; j++)
+        called |= r->column[j].codec;
+    return called;
+}
+
+/* Calls make(result, number) for a list; functions of codecs leave garbage. */
+static int push_list(lua_State *L, const Result *r, lua_CFunction make, int number)
+{
+    lua_pushcfunction(L, make);
+    lua_pushvalue(L, 1);
+    lua_pushinteger(L, number);
+    if (is_called(r))
+        lua_call(L, 2, 1);
+    else
+        dbl_call_at_rest(L, 2, 1);
+    return 1;
+}
+
+static int make_all(lua_State *L)
+{
+    enum { RESULT = 1, LIST = 3, NAMES };
+    const Result *r = lua_touserdata(L, RESULT);
+    int shape = (int)lua_tointeger(L, 2);
+    lua_createtable(L, r->rows, 0);
+    if (shape == DBL_ROW_NAMED)
+        dbl_push_names(L, r);
+    for (int i = 0; i < r->rows; i++) {
+        dbl_push_row(L, r, RESULT, i, shape, NAMES);
+        lua_rawseti(L, LIST, i + 1);
+    }
+    lua_settop(L, LIST);
+    return 1;
+}
+
+static int result_all(lua_State *L)
 {
     const Result *r = dbl_result(L, 1);
-    int column = column_at(L, 2, r);
-    if (column < 0 || column >= r->columns)
-        return 0;
+    int shape = dbl_check_shape(L, 2, r);
+    luaL_argcheck(L, shape != DBL_ROW_VALUES, 2, "\"row\" or \"array\" expected");
+    return push_list(L, r, make_all, shape);
+}
+
+static int make_column(lua_State *L)
+{
+    const Result *r = lua_touserdata(L, 1);
+    int column = (int)lua_tointeger(L, 2);
     lua_createtable(L, r->rows, 1);
     for (int i = 0; i < r->rows; i++) {
         push_cell(L, r, 1, dbl_cell(r, i, column), column);
@@ -384,8 +428,18 @@ static int result_column(lua_State *L)
     return 1;
 }
 
+static int result_column(lua_State *L)
+{
+    const Result *r = dbl_result(L, 1);
+    int column = column_at(L, 2, r);
+    if (column < 0 || column >= r->columns)
+        return 0;
+    return push_list(L, r, make_column, column);
+}
+
 static const luaL_Reg methods[] = {
     {"rows",   result_rows  },
+    {"all",    result_all   },
     {"column", result_column},
     {NULL,     NULL         },
 };

@@ -338,6 +338,9 @@ local res = {}
 ---@param shape "row"|"array"|"values"|nil
 ---@return function
 function res:rows(shape) end
+---@param shape "row"|"array"|nil
+---@return table[]
+function res:all(shape) end
 ---@param column integer|string
 ---@return any[]?
 function res:column(column) end
