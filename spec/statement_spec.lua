@@ -76,6 +76,19 @@ for where, wait in pairs(waits) do
       assert.error_matches(function() stmt:describe() end, "statement is closed")
     end)
 
+    it("is closed even inside a transaction that has failed, by the protocol's Close (libpq 17)", function()
+      local stmt = assert(conn:prepare "select 1")
+      assert(conn:query "begin")
+      assert.is_nil(conn:query "select 1/0")
+      local ok, err = stmt:close()
+      if dblink.features.close_prepared then
+        assert.is_true(ok)
+      else
+        assert.equal("25P02", err.sqlstate) -- DEALLOCATE
+      end
+      assert(conn:query "rollback")
+    end)
+
     it("sends, and its results are collected as any", function()
       local stmt = assert(conn:prepare "select $1::int4")
       assert.is_true(stmt:send_query(5))
