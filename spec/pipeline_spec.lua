@@ -190,6 +190,20 @@ for where, wait in pairs(waits) do
       assert.equal(3, stmt:query(2)(1, 1))
     end)
 
+    it("knows a session that listens, and one that has forgotten its statements", function()
+      local p = pipeline()
+      p:query "listen c"
+      for i = 1, 4 do p:query("select $1::int", i) end
+      p:sync()
+      local all = p:query "deallocate all"
+      p:sync()
+      assert.equal("DEALLOCATE ALL", all:result().command)
+      assert.equal(5, value(p:query("select $1::int", 5)))
+      assert.is_true(p:close())
+      assert.is_true(core.is_listening(conn))
+      usable()
+    end)
+
     it("does not wait for a result longer than it is told, and has it later", function()
       local p = pipeline()
       local ticket = p:query "select pg_sleep(0.3), 5"

@@ -121,6 +121,18 @@ static void answer(lua_State *L, Pipeline *p, int own)
     lua_settop(L, top);
 }
 
+/* After DISCARD ALL the statements are none any more. */
+static void note_command(Pipeline *p, PGresult *res)
+{
+    Conn *c = p->conn;
+    unsigned char before = c->discarded;
+    c->discarded = 0;
+    dbl_note_command(c, res);
+    for (int i = 0; c->discarded && i < p->statements; i++)
+        p->statement[i].state = DBL_STATEMENT_BAD;
+    c->discarded |= before;
+}
+
 /* If the answer cannot be kept (Lua raises) its ticket stays without one. */
 static void take_result(lua_State *L, Pipeline *p, int own, PGresult *res)
 {
@@ -131,6 +143,7 @@ static void take_result(lua_State *L, Pipeline *p, int own, PGresult *res)
     c->kept = res;
     if (PQresultStatus(res) != PGRES_PIPELINE_SYNC) {
         p->inside = 1;
+        note_command(p, res);
         if (first)
             answer(L, p, own);
     }

@@ -106,9 +106,7 @@ static void forget(Conn *c)
     c->failed = c->done = 0;
 }
 
-/* A session that listens is told apart, so that a pool does not lend it on; and
- * one that has lost its prepared statements. */
-static void note_command(Conn *c, PGresult *res)
+void dbl_note_command(Conn *c, PGresult *res)
 {
     const char *tag = PQcmdStatus(res);
     if (tag[0] == 'L' && strcmp(tag, "LISTEN") == 0)
@@ -122,7 +120,7 @@ void dbl_keep(Conn *c, PGresult *res)
 {
     if (dbl_is_copy(res))
         meet_copy(c, res);
-    note_command(c, res);
+    dbl_note_command(c, res);
     c->done += !is_error(res);
     if (c->failed) {
         PQclear(res);
@@ -539,7 +537,7 @@ static int push_next(lua_State *L, Conn *c)
     }
     if (dbl_is_copy(c->kept))
         meet_copy(c, c->kept);
-    note_command(c, c->kept);
+    dbl_note_command(c, c->kept);
     return dbl_push_kept(L, c, 1);
 }
 

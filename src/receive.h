@@ -41,6 +41,10 @@ int dbl_take(Conn *c, PGresult **res);
 /* Whether it says that a COPY has begun. */
 int dbl_is_copy(const PGresult *res);
 
+/* A session that listens is told apart, so that a pool does not lend it on; and
+ * one that has lost its prepared statements. */
+void dbl_note_command(Conn *c, PGresult *res);
+
 /* Of all the results of a query its first error is kept, else the last. */
 void dbl_keep(Conn *c, PGresult *res);
 
