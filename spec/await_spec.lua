@@ -1,5 +1,6 @@
 local dblink = require "dblink"
 local await = require "dblink.await"
+local program = require "support.program"
 local server = require "support.server"
 
 -- A wait that yields to whoever resumes, as a host's does.
@@ -106,8 +107,6 @@ end)
 describe("Ctrl-C in a plain script", function()
   it("interrupts the wait, and leaves no query running on the server", function()
     local name, admin = server.name(), server.connect()
-    local lua
-    for i = 0, -10, -1 do lua = arg[i] or lua end
     local script = os.tmpname()
     local file = assert(io.open(script, "w"))
     file:write(([[
@@ -118,7 +117,7 @@ describe("Ctrl-C in a plain script", function()
     ]]):format(server.conninfo .. " application_name=" .. name))
     file:close()
     local under = os.getenv "DBLINK_UNDER" or "" -- the sanitizers' runner
-    local pipe = assert(io.popen(("setsid %s %s %s 2>&1 & echo $!; wait"):format(under, lua, script)))
+    local pipe = assert(io.popen(("setsid %s %s %s 2>&1 & echo $!; wait"):format(under, program.lua, script)))
     local pid = pipe:read "*n"
     server.until_true(function()
       return admin:query([[select count(*) = 1 from pg_stat_activity

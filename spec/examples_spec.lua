@@ -1,4 +1,5 @@
 -- Every example runs. One that has a spec of its own, of the same name, is examined there.
+local program = require "support.program"
 local server = require "support.server"
 
 -- Runs the file as a program with these arguments: the lines that it printed.
@@ -17,9 +18,9 @@ local function run(path, ...)
     end }, { __index = os }),
     arg = { [0] = path, ... },
   }, { __index = _G })
-  local program = assert(loadfile(path, "t", env))
-  if setfenv then setfenv(program, env) end -- luacheck: ignore
-  program(...)
+  local example = assert(loadfile(path, "t", env))
+  if setfenv then setfenv(example, env) end -- luacheck: ignore
+  example(...)
   return lines
 end
 
@@ -28,16 +29,12 @@ local loops = { cqueues = true, copas = true, luv = true }
 
 -- What such a program prints; nil and what is missing, where its loop cannot be had.
 local function run_loop(path)
-  local lua
-  for i = 0, -10, -1 do lua = arg[i] or lua end
   local conninfo = server.conninfo:gsub("'", "'\\''")
   local under = os.getenv "DBLINK_UNDER" or "" -- the sanitizers' runner
-  local pipe = assert(io.popen(("DBLINK_CONNINFO='%s' %s %s %s 2>&1; echo $?"):format(conninfo, under, lua, path)))
-  local output, status = pipe:read "*a":match "^(.-)(%d+)\n$"
-  pipe:close()
+  local output, status = program.run(path, ("DBLINK_CONNINFO='%s' %s"):format(conninfo, under))
   local missing = output:match "module '[^\n]*' not found"
   if missing then return nil, missing end
-  assert.equal("0", status, output)
+  assert.equal(0, status, output)
   return output
 end
 

@@ -1,6 +1,7 @@
 local core = require "dblink.core"
 local dblink = require "dblink"
 local loops = require "support.loops"
+local program = require "support.program"
 local server = require "support.server"
 local wait = require "dblink.wait"
 
@@ -201,24 +202,16 @@ for _, loop in ipairs(loops) do
     it("leaves nothing behind when a program just ends", function()
       if loop.missing then return pending(loop.missing) end
       if type(loop.wait) == "table" then return end -- a table cannot be handed to another program
-      local lua
-      for i = 0, -10, -1 do lua = arg[i] or lua end
-      local script = os.tmpname()
-      local file = assert(io.open(script, "w"))
-      file:write(([[
+      local output, status = program.run_text(([[
         local dblink = require "dblink"
         local loops = require "support.loops"
         loops[%q].run(function()
           conn = assert(dblink.connect(%q))
           print(conn:query "select 'fine'" (1, 1))
         end)
-      ]]):format(loop.name, server.conninfo))
-      file:close()
-      local pipe = assert(io.popen(("%s %s %s 2>&1; echo $?"):format(os.getenv "DBLINK_UNDER" or "", lua, script)))
-      local output = pipe:read "*a"
-      pipe:close()
-      os.remove(script)
-      assert.equal("fine\n0\n", output)
+      ]]):format(loop.name, server.conninfo), os.getenv "DBLINK_UNDER")
+      assert.equal("fine\n", output)
+      assert.equal(0, status)
     end)
   end)
 end
