@@ -7,6 +7,8 @@
 #   make test-matrix           the suite with libpq and server 17 and 18, and Lua 5.5 (Debians of its own)
 #   make soak                  100,000 queries with cancels and deadlines at random moments (QUERIES, SEED)
 #   make torture               every allocation fails, and the wire at every byte (STRIDE=7: each seventh; LUA=5.1)
+#   make fuzz                  hostile values, and a hostile server (SECONDS each, 60)
+#   make coverage              lines and branches of the C core that the suite runs (on COVERAGE_LUAS)
 #   make proof                 that ten million rows, and gigabytes of COPY, do not raise a process's peak (ROWS)
 #   make lint format floors rock rockspec bench bench-nginx clean
 #   make static                libdblink.a for C programs, in build/<lua>/ (docs/hosts.md)
@@ -31,13 +33,14 @@ WARN = -Wall -Wextra -Wpedantic -Wshadow -Wstrict-prototypes -Wmissing-prototype
 override LDFLAGS += -shared -Wl,-z,nodelete
 SANITIZE = -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined
 
-C_FILES   = $(wildcard src/*.c src/*.h examples/*/*.c examples/*/*.h bench/*.c)
+C_FILES   = $(wildcard src/*.c src/*.h examples/*/*.c examples/*/*.h bench/*.c \
+            spec/support/*.c spec/fuzz/*.[ch])
 LUA_FILES = $(wildcard src/*.lua src/*/*.lua src/*/*/*.lua)
 PG        = spec/support/pg run
 AGAIN     = $(MAKE) --no-print-directory
 LUA_ENV   = env LUA_INIT= LUA_PATH="./src/?.lua;./spec/?.lua;;" LUA_CPATH="./$(BUILD)/$(1)/?.so;;"
 
-.PHONY: all build static install-static demo test test-tls test-matrix soak proof torture asan lint format floors rock rockspec bench bench-nginx install clean
+.PHONY: all build static install-static demo test test-tls test-matrix soak proof torture fuzz coverage asan lint format floors rock rockspec bench bench-nginx install clean
 .SUFFIXES:
 all: build
 
@@ -104,6 +107,22 @@ torture: setup.build setup.server
 	@$(CC) -std=gnu99 -O1 -g -rdynamic -o build/faults spec/support/faults.c $$(pkg-config --cflags --libs $(ONE_LUA)) -ldl
 	@$(call LUA_ENV,$(ONE_LUA)) $(PG) build/faults spec/support/torture.lua $(or $(STRIDE),1) $(KIND)
 
+# Inputs that ended badly are left in build/fuzz/. (libpq loses results to a server out of step: its leaks are not ours.)
+SECONDS ?= 60
+FUZZ = -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined
+fuzz: setup.build setup.torture
+	@$(AGAIN) -s static BUILD=build/fuzz LUA=5.4 CC=clang CFLAGS="$(FUZZ) -fsanitize=fuzzer-no-link"
+	@mkdir -p build/fuzz/decode build/fuzz/server && lua5.4 spec/fuzz/seeds.lua build/fuzz
+	@for f in decode server; do \
+	  clang -std=gnu99 $(FUZZ) -fsanitize=fuzzer -Isrc $$(pkg-config --cflags lua5.4 libpq) -o build/fuzz/$$f.run spec/fuzz/$$f.c \
+	    build/fuzz/lua5.4/libdblink.a $$(pkg-config --libs lua5.4 libpq) -lpthread -ldl || exit 1; \
+	  ASAN_OPTIONS=detect_leaks=$$([ $$f = decode ] && echo 1 || echo 0) build/fuzz/$$f.run -max_total_time=$(SECONDS) -detect_leaks=0 -timeout=20 -rss_limit_mb=1024 -max_len=4000 -print_final_stats=1 \
+	    -artifact_prefix=build/fuzz/found-$$f- build/fuzz/$$f >build/fuzz/$$f.log 2>&1; status=$$?; \
+	  echo "fuzz: $$f: $$(sed -n 's/^stat::number_of_executed_units: *//p' build/fuzz/$$f.log) executions," \
+	    "$$(grep -o 'cov: [0-9]*' build/fuzz/$$f.log | tail -n 1), finds: $$(ls build/fuzz | grep -c found-$$f-)"; \
+	  [ $$status = 0 ] || { tail -n 60 build/fuzz/$$f.log; exit 1; }; \
+	done
+
 asan: setup.build setup.test
 	@mkdir -p build && gcc -shared -fPIC -o build/unpreload.so spec/support/unpreload.c
 	@$(AGAIN) -s build static BUILD=build/asan LUA="$(ASAN_LUAS)" CC=gcc CFLAGS="$(SANITIZE)" LDFLAGS="-fsanitize=address,undefined"
@@ -112,12 +131,12 @@ asan: setup.build setup.test
 
 lint: setup.build setup.lint
 	luacheck --no-color -q . *.rockspec .luacheckrc
-	clang-format --dry-run -Werror $(C_FILES) spec/support/*.c
+	clang-format --dry-run -Werror $(C_FILES)
 	cppcheck -q --enable=warning,performance,portability --inline-suppr --std=c99 --error-exitcode=1 src
 	@echo "clang $(WARN)" && $(AGAIN) -s build static BUILD=build/clang LUA="5.1 5.4" CC=clang
 
 format: setup.lint
-	clang-format -i $(C_FILES) spec/support/*.c
+	clang-format -i $(C_FILES)
 
 floors: setup.build
 	@lua5.4 spec/support/floors.lua

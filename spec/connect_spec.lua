@@ -161,4 +161,16 @@ describe("ping", function()
     assert.equal("no response", dblink.ping "host=/nonexistent")
     assert.equal("no attempt", dblink.ping "nonsense")
   end)
+
+  it("keeps what the server has to say before it is ready", function()
+    if not server.own then return end
+    local admin, name = server.connect(), server.name "old"
+    assert(admin:query("create database " .. name))
+    assert(admin:query("update pg_database set datcollversion = 'old' where datname = $1", name))
+    local conn = server.connect("dbname=" .. name)
+    assert.matches("collation version", conn:notices()[1].message)
+    conn:close()
+    server.until_true(function() return admin:query("drop database " .. name) end)
+    admin:close()
+  end)
 end)

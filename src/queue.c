@@ -180,7 +180,10 @@ void dbl_queue_take(lua_State *L, Pipeline *p, int own)
             break;
         case DBL_END:
             if (!p->inside || p->first == p->last) {
-                dbl_check_memory(c);
+                if (p->first != p->last && PQtransactionStatus(c->pg) != PQTRANS_ACTIVE)
+                    dbl_conn_sever(c); /* for libpq all is answered: the server is out of step */
+                else
+                    dbl_check_memory(c);
                 return;
             }
             drop_first(L, p, own);

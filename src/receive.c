@@ -187,6 +187,7 @@ static PGresult *join(Conn *c, PGresult *res)
 static int step_attempt(Conn *c)
 {
     Attempt *a = c->attempt;
+    dbl_notices_watch(&c->notices, a->pg); /* a server may have some before it is ready */
     int need = dbl_attempt_step(a);
     if (need)
         return need;

@@ -76,8 +76,9 @@ int dbl_walk_text(Sink *sink, const char *s, size_t size)
             return 0;
         } else if (*s == '"') {
             s = quoted(sink, depth, s + 1, end);
-            if (!s++)
+            if (!s)
                 return 0;
+            s++;
         } else {
             const char *from = s;
             s = unquoted_end(s, end, delimiter);

@@ -25,7 +25,7 @@ end
 
 part("connect", function(ctx)
   ctx.conn = check(dblink.connect(ctx.conninfo, { timeout = ctx.patience }))
-  expect(check(ctx.conn:query "select 1")(1, 1), 1)
+  expect(check(ctx.conn:query { "select 1", timeout = ctx.patience })(1, 1), 1)
 end, "alone")
 
 part("query", function(ctx)

@@ -15,6 +15,7 @@ local core = require "dblink.core"
 local stride, only_kind, only_part, first = tonumber(arg[1]) or 1, arg[2], arg[3], tonumber(arg[4]) or 1
 local verbose = os.getenv "DBLINK_VERBOSE"
 local runs, bad, began = 0, 0, core.now()
+io.stdout:setvbuf "line"
 
 local CODE = [[
 local session = require "support.session"
