@@ -38,7 +38,9 @@ local function message(type, body) return type .. int(#body + 4, 4) .. body end
 
 local function describe(...)
   local s, oids = "", { ... }
-  for i, oid in ipairs(oids) do s = s .. "c" .. i .. "\0" .. int(0, 6) .. int(oid, 4) .. int(4, 2) .. int(0, 4) .. int(0, 2) end
+  for i, oid in ipairs(oids) do
+    s = s .. "c" .. i .. "\0" .. int(0, 6) .. int(oid, 4) .. int(4, 2) .. int(0, 4) .. int(0, 2)
+  end
   return message("T", int(#oids, 2) .. s)
 end
 local function row(...)
@@ -47,7 +49,7 @@ local function row(...)
   return message("D", int(#list, 2) .. s)
 end
 local function problem(type, state)
-  return message(type, "SERROR\0VERROR\0C" .. state .. "\0Msomething\0Ddetail\0Hhint\0P3\0Wwhere\0nc\0Ffile\0L1\0Rf\0\0")
+  return message(type, "SERROR\0VERROR\0C" .. state .. "\0Mmessage\0Ddetail\0Hhint\0P3\0Wwhere\0nc\0Ffile\0L1\0\0")
 end
 local done, ready, parsed, bound = message("C", "SELECT 1\0"), message("Z", "I"), message("1", ""), message("2", "")
 local oids = message("t", int(1, 2) .. int(23, 4))
