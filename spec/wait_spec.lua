@@ -184,19 +184,23 @@ for _, loop in ipairs(loops) do
       assert(conn:cancel())
     end)
 
+    local holder
     while_waiting("refuses a second coroutine, and says what the first waits for", function(conn)
-      assert.equal("mine", conn:query "select 'mine' from pg_sleep(0.1)"(1, 1))
+      holder = connect(loop)
+      assert(holder:query "select pg_advisory_lock(7)")
+      assert.equal("mine", conn:query "select 'mine' from pg_advisory_lock(7)"(1, 1))
       assert.equal(2, conn:query "select 2"(1, 1))
     end, function(conn)
       for _, verb in ipairs { "query", "send_query", "get_result", "try_result", "reset" } do
         local res, err = conn[verb](conn, verb:find "query" and "select 2" or nil)
         assert.is_nil(res, verb)
         assert.equal("usage", err.kind)
-        assert.matches("another coroutine waits for: select 'mine' from pg_sleep", err.message)
+        assert.matches("another coroutine waits for: select 'mine' from pg_advisory_lock", err.message)
       end
       assert.error_matches(function() conn:step() end, "another coroutine waits for: select 'mine'")
       assert.is_true(conn:is_busy())
       assert.is_nil(conn:get_notify())
+      holder:close()
     end)
 
     it("leaves nothing behind when a program just ends", function()
