@@ -125,7 +125,7 @@ function Nginx:reload() return host.sh("kill -HUP " .. self.pid) end
 
 function Nginx:workers()
   local list = {}
-  local children = host.run("cat /proc/" .. self.pid .. "/task/*/children")
+  local children = host.run("cat /proc/" .. self.pid .. "/task/*/children 2>/dev/null")
   for pid in children:gmatch "%d+" do list[#list + 1] = tonumber(pid) end
   return list
 end
