@@ -123,6 +123,16 @@ fuzz: setup.build setup.torture
 	  [ $$status = 0 ] || { tail -n 60 build/fuzz/$$f.log; exit 1; }; \
 	done
 
+# What no spec can reach is listed in docs/reliability.md.
+COVERAGE_LUAS ?= lua5.1 lua5.4 luajit
+coverage: setup.build setup.test setup.torture setup.nginx
+	@rm -rf build/coverage
+	@$(AGAIN) -s build static BUILD=build/coverage LUA="$(COVERAGE_LUAS)" CFLAGS="-O0 -g --coverage -fprofile-abs-path" LDFLAGS=--coverage
+	@BUILD=build/coverage spec/support/test $(COVERAGE_LUAS) -- $(BUSTED) | tail -n 1
+	@gcovr -r . --filter src/ --exclude-throw-branches -s --txt build/coverage/lines.txt build/coverage
+	@gcovr -r . --filter src/ --exclude-throw-branches --branches --txt build/coverage/branches.txt build/coverage
+	@cat build/coverage/lines.txt
+
 asan: setup.build setup.test
 	@mkdir -p build && gcc -shared -fPIC -o build/unpreload.so spec/support/unpreload.c
 	@$(AGAIN) -s build static BUILD=build/asan LUA="$(ASAN_LUAS)" CC=gcc CFLAGS="$(SANITIZE)" LDFLAGS="-fsanitize=address,undefined"

@@ -89,7 +89,7 @@ describe("stopping", function()
     -- a query that will not be cancelled
     assert(conn:query [[create function pg_temp.stubborn() returns void language plpgsql as $$
       begin loop begin perform pg_sleep(60); exception when query_canceled then null; end; end loop; end $$]])
-    local res, err = conn:query { "select pg_temp.stubborn()", timeout = 0.05 }
+    local res, err = conn:query { "select pg_temp.stubborn()", timeout = 0.3 }
     await.grace = grace
     assert.is_nil(res)
     assert.equal("timeout", err.kind)

@@ -94,13 +94,11 @@ local function describe_ours(name, value)
 end
 
 function Ours:call(step)
-  local values, n = {}, #step - 1
-  for i = 1, n do
-    if step[i + 1] ~= NULL then values[i] = step[i + 1] end
-  end
-  if step[1] == "get_pkey" or step[1]:find "^build" then
-    table.insert(values, 1, "catalog")
+  local values, n = {}, 0
+  if step[1] == "get_pkey" or step[1]:find "^build" then values[1], n = "catalog", 1 end
+  for i = 2, #step do
     n = n + 1
+    if step[i] ~= NULL then values[n] = step[i] end
   end
   self.notices = {}
   local ok, value = pcall(self.set[step[1]], unpack(values, 1, n))
