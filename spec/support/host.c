@@ -12,6 +12,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #define CHECK(what) ((what) ? (void)0 : complain(__LINE__, #what))
 
@@ -218,6 +220,44 @@ static void pushing(void)
     CHECK(h.used == 0);
 }
 
+/* A forked child says nothing on its parent's connection, whatever goes on upon it, and ends in peace. */
+static void forking(void)
+{
+    static const char *const going_on[][2] = {
+        {"",                                                      ""                            },
+        {"conn:send_query 'select pg_sleep(0.05)'",               "assert(conn:get_result())"   },
+        {"it = conn:copy_in 'copy t from stdin' it:row {1, 'x'}",
+         "assert(it:finish().affected == 1)"                                                    },
+        {"it = conn:copy_out 'copy t to stdout'",                 "it:close()"                  },
+        {"it = conn:pipeline() ticket = it:query 'select 7'",
+         "assert(ticket:result()(1, 1) == 7) it:close()"                                        },
+        {"it = conn:rows 'select 1'",                             "assert(it:next()) it:close()"},
+    };
+    for (size_t i = 0; i < sizeof going_on / sizeof *going_on; i++) {
+        Host h = {0};
+        lua_State *L = open_state(&h);
+        luaopen_dblink(L);
+        lua_pushstring(L, conninfo);
+        run(L, 0,
+            "local dblink, conninfo = ...\n"
+            "conn = dblink.assert(dblink.connect(conninfo))\n"
+            "conn:query 'create temporary table t (a int, b text)'");
+        run(L, 0, going_on[i][0]);
+        pid_t child = fork();
+        if (child == 0) {
+            run(L, 0, "assert(not pcall(conn.query, conn, 'select 1')) conn:close()");
+            lua_close(L);
+            _exit(0);
+        }
+        int status = -1;
+        CHECK(waitpid(child, &status, 0) == child && status == 0);
+        run(L, 0, going_on[i][1]);
+        run(L, 0, "assert(conn:get_result() == nil) assert(conn:query('select 42')(1, 1) == 42)");
+        lua_close(L);
+        CHECK(h.used == 0);
+    }
+}
+
 static void ignore(void *data, const char *message)
 {
     (void)data;
@@ -319,6 +359,7 @@ int main(int argc, char **argv)
     blame();
     hooks();
     pushing();
+    forking();
     refusals(queries);
     refusals(operations);
     refusals(pipelines);
