@@ -54,7 +54,7 @@ describe("lookup", function()
     loop.run(function()
       local options = { wait = loop.wait }
       local conn = assert(dblink.connect(conninfo, options))
-      assert.equal("localhost", conn:info().host)
+      assert.matches("^localhost", conn:info().host)
       assert.equal(1, conn:query "select 1"(1, 1))
       assert(conn:reset())
       assert.equal(2, conn:query "select 2"(1, 1))
