@@ -131,7 +131,7 @@ describe("a bit that fell over", function()
 
   for name, operation in pairs(operations) do
     it("in the middle of " .. name .. " does no harm", function()
-      for _ = 1, FEW and 2 or 10 do
+      for _ = 1, FEW and 2 or 3 do
         relay("flip " .. math.random(3000, 12000))
         local conn = dblink.connect(relay.conninfo, { timeout = 10 })
         if conn then
@@ -149,7 +149,16 @@ end)
 describe("a value of 1 GB minus a little #heavy", function()
   local SQL, SIZE = "select repeat(repeat('x', 1024), 1024 * 1024 - 1)", 2 ^ 30 - 1024
 
+  -- The server and we need it several times.
+  local function has_room()
+    local file = io.open "/proc/meminfo"
+    local kb = file and file:read "*a":match "MemAvailable:%s*(%d+)"
+    if file then file:close() end
+    return kb and tonumber(kb) > 6e6
+  end
+
   it("is a value", function()
+    if not has_room() then return pending "needs 6 GB of memory" end
     local conn = server.connect()
     assert.equal(SIZE, #conn:query(SQL)(1, 1))
     usable(conn)
@@ -157,6 +166,7 @@ describe("a value of 1 GB minus a little #heavy", function()
   end)
 
   it("is an honest error where memory ends", function()
+    if not has_room() then return pending "needs 6 GB of memory" end
     assert.equal("nil\tbad\ttrue\t7\n", (program.run_text(([[
       local conn = assert(require "dblink".connect(%q))
       local res, err = conn:query %q
