@@ -137,7 +137,7 @@ static int up(struct link *l)
 static void end(struct link *l)
 {
     struct linger none = {1, 0};
-    if (l->harm == RESET)
+    if (l->harm == RESET && l->down >= l->n) /* a cancel request's link ends well before */
         setsockopt(l->client, SOL_SOCKET, SO_LINGER, &none, sizeof none);
     close(l->client);
     if (l->server >= 0)
