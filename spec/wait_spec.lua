@@ -203,19 +203,22 @@ for _, loop in ipairs(loops) do
       holder:close()
     end)
 
-    it("leaves nothing behind when a program just ends", function()
+    it("leaves nothing behind when a program just ends, or closes when its loop is over", function()
       if loop.missing then return pending(loop.missing) end
       if type(loop.wait) == "table" then return end -- a table cannot be handed to another program
-      local output, status = program.run_text(([[
+      for _, last in ipairs { "", "conn:close()" } do
+        local output, status = program.run_text(([[
         local dblink = require "dblink"
         local loops = require "support.loops"
         loops[%q].run(function()
           conn = assert(dblink.connect(%q))
           print(conn:query "select 'fine'" (1, 1))
         end)
-      ]]):format(loop.name, server.conninfo), os.getenv "DBLINK_UNDER")
-      assert.equal("fine\n", output)
-      assert.equal(0, status)
+        %s
+        ]]):format(loop.name, server.conninfo, last), os.getenv "DBLINK_UNDER")
+        assert.equal("fine\n", output)
+        assert.equal(0, status)
+      end
     end)
   end)
 end

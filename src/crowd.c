@@ -63,8 +63,8 @@ static int crowd_set(Crowd *w, int fd, int need)
 {
     struct epoll_event e = {.data.fd = fd};
     e.events = (need & DBL_READ ? EPOLLIN : 0u) | (need & DBL_WRITE ? EPOLLOUT : 0u);
-    return epoll_ctl(w->gate, EPOLL_CTL_MOD, fd, &e) == 0 ||
-           (errno == ENOENT && epoll_ctl(w->gate, EPOLL_CTL_ADD, fd, &e) == 0);
+    return epoll_ctl(w->gate, EPOLL_CTL_ADD, fd, &e) == 0 ||
+           (errno == EEXIST && epoll_ctl(w->gate, EPOLL_CTL_MOD, fd, &e) == 0);
 }
 
 static void crowd_drop(Crowd *w, int fd)

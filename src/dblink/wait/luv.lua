@@ -44,14 +44,20 @@ local function wait(fd, events, seconds)
   return true
 end
 
+-- luv crashes at the end of a program that closes a handle after uv.run has returned: what
+-- is but stopped then is luv's to close. At the very end it has been, and the loop is no more.
+local function put_away(handle)
+  if handle:is_closing() then return end
+  if uv.loop_mode and not uv.loop_mode() then handle:stop() else handle:close() end
+end
+
 -- Whoever waits is woken at the loop's next turn, when the socket is gone.
 local function forget(fd)
   local watch = watches[fd]
   if not watch then return end
   watches[fd] = nil
-  watch.poll:close()
-  watch.timer:stop()
-  if not watch.co then return watch.timer:close() end
+  put_away(watch.poll)
+  if not watch.co then return put_away(watch.timer) end
   watch.timer:start(0, 0, function()
     wake(watch, "forgotten")
     watch.timer:close()
