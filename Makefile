@@ -112,7 +112,7 @@ SECONDS ?= 60
 FUZZ = -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined
 fuzz: setup.build setup.torture
 	@$(AGAIN) -s static BUILD=build/fuzz LUA=5.4 CC=clang CFLAGS="$(FUZZ) -fsanitize=fuzzer-no-link"
-	@mkdir -p build/fuzz/decode build/fuzz/server && lua5.4 spec/fuzz/seeds.lua build/fuzz
+	@rm -f build/fuzz/found-* && mkdir -p build/fuzz/decode build/fuzz/server && lua5.4 spec/fuzz/seeds.lua build/fuzz
 	@for f in decode server; do \
 	  clang -std=gnu99 $(FUZZ) -fsanitize=fuzzer -Isrc $$(pkg-config --cflags lua5.4 libpq) -o build/fuzz/$$f.run spec/fuzz/$$f.c \
 	    build/fuzz/lua5.4/libdblink.a $$(pkg-config --libs lua5.4 libpq) -lpthread -ldl || exit 1; \
@@ -125,10 +125,13 @@ fuzz: setup.build setup.torture
 
 # What no spec can reach is listed in docs/reliability.md.
 COVERAGE_LUAS ?= lua5.1 lua5.4 luajit
+coverage: BUILD = build/coverage
 coverage: setup.build setup.test setup.torture setup.nginx
 	@rm -rf build/coverage
 	@$(AGAIN) -s build static BUILD=build/coverage LUA="$(COVERAGE_LUAS)" CFLAGS="-O0 -g --coverage -fprofile-abs-path" LDFLAGS=--coverage
-	@BUILD=build/coverage spec/support/test $(COVERAGE_LUAS) -- $(BUSTED) | tail -n 1
+	@BUILD=build/coverage spec/support/test $(COVERAGE_LUAS) -- $(BUSTED) 2>&1 | tail -n 1
+	@$(foreach kind,lua libpq,$(call LUA_ENV,$(firstword $(COVERAGE_LUAS))) $(PG) \
+	  build/coverage/$(firstword $(COVERAGE_LUAS))/faults spec/support/torture.lua 5 $(kind) | tail -n 1;)
 	@gcovr -r . --filter src/ --exclude-throw-branches -s --txt build/coverage/lines.txt build/coverage
 	@gcovr -r . --filter src/ --exclude-throw-branches --branches --txt build/coverage/branches.txt build/coverage
 	@cat build/coverage/lines.txt

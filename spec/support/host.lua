@@ -31,7 +31,7 @@ local function compile(program, source, flags, libraries)
   host.sh(table.concat({
     "cc -g -Wall -Wextra -Werror -std=gnu99", FLAGS, source, flags,
     "-Isrc $(pkg-config --cflags", host.lua, "libpq | sed 's/-I */-isystem /g')",
-    libraries, "$(pkg-config --libs", host.lua, "libpq) -lpthread -o", program,
+    libraries, "$(pkg-config --libs", host.lua, "libpq) -lpthread -lm -o", program,
   }, " "))
   return program
 end
