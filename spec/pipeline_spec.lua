@@ -230,6 +230,35 @@ for where, wait in pairs(waits) do
       assert.is_not_nil(first)
     end)
 
+    it("keeps to its time as a whole, whatever waits", function()
+      local p = assert(conn:pipeline { timeout = 0.3 })
+      local endless = p:query "select pg_sleep(1000)"
+      assert.equal("timeout", select(2, endless:result(0.02)).kind)
+      local ok, err = p:close()
+      assert.is_nil(ok)
+      assert.equal("timeout", err.kind)
+      usable()
+
+      p = assert(conn:pipeline { timeout = 0.3 })
+      assert(p:query "select pg_sleep(1000)")
+      local ticket
+      repeat ticket, err = p:query("select $1::text", ("x"):rep(100000)) until not ticket
+      assert.equal("timeout", err.kind)
+      assert.is_false(err.connection_lost)
+      assert.error_matches(function() p:query "select 1" end, "closed")
+      usable()
+
+      p = assert(conn:pipeline { timeout = 60 })
+      assert.equal(7, value(p:query "select 7"))
+      assert.is_true(p:close())
+      assert.is_nil(conn:timeout())
+      usable()
+      assert.error_matches(function() conn:pipeline { timeout = -1 } end, "timeout")
+      assert.error_matches(function() conn:pipeline { time = 1 } end, "unknown option 'time'")
+      assert.error_matches(function() conn:pipeline(1) end, "options must be a table")
+      usable()
+    end)
+
     it("can be cancelled", function()
       local p = pipeline()
       local ticket = p:query "select pg_sleep(1000)"

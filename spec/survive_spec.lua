@@ -424,7 +424,7 @@ for _, mode in ipairs { "session", "transaction" } do
       assert(conn:send_query "select pg_sleep(60)")
       server.until_true(function()
         return admin:query [[select pg_terminate_backend(pid) from pg_stat_activity
-          where query = 'select pg_sleep(60)']](1, 1)
+          where query = 'select pg_sleep(60)' and state = 'active']](1, 1)
       end)
       local res, err = bounded(conn.get_result, conn)
       assert.is_nil(res)

@@ -70,6 +70,12 @@ static int is_open(lua_State *L, const Pipeline *p)
     return is_free(L, p);
 }
 
+/* What is waited for from now on is waited for until then, or the deadline of the whole. */
+static void set_deadline(Pipeline *p, double deadline)
+{
+    p->conn->deadline = deadline < p->deadline ? deadline : p->deadline;
+}
+
 static int push_true(lua_State *L)
 {
     lua_pushboolean(L, 1);
@@ -234,7 +240,7 @@ static int wait_for(lua_State *L, const Result *t, double deadline, int late)
         if (!is_free(L, p))
             return 2;
         if (deadline < DBL_NEVER)
-            c->deadline = deadline;
+            set_deadline(p, deadline);
         if ((int)(number - p->asked) >= 0)
             dbl_queue_ask(p);
         c->goal = DBL_GOAL_TAKE;
@@ -257,10 +263,10 @@ static int wait_for(lua_State *L, const Result *t, double deadline, int late)
             lua_pushboolean(L, 0);
             return 1;
         }
-        c->deadline = DBL_NEVER;
+        c->deadline = p->deadline;
         return dbl_fail(L, DBL_TIMEOUT, "the query was not answered in time");
     }
-    c->deadline = DBL_NEVER;
+    c->deadline = is_over(p) ? DBL_NEVER : p->deadline;
     return 0;
 }
 
@@ -291,7 +297,7 @@ static int ticket_result(lua_State *L)
 
 /* ---- beginning and end ---- */
 
-static Pipeline *new_pipeline(lua_State *L, Conn *c)
+static Pipeline *new_pipeline(lua_State *L, Conn *c, double deadline)
 {
     Pipeline *p = dbl_newuserdata(L, sizeof *p);
     memset(p, 0, sizeof *p);
@@ -299,7 +305,8 @@ static Pipeline *new_pipeline(lua_State *L, Conn *c)
     p->conn = c;
     p->turn = c->turn - 1;
     p->room = sizeof(Result);
-    luaL_getmetatable(L, c->plain ? PLAIN : PIPELINE);
+    p->deadline = deadline;
+    luaL_getmetatable(L, c->plain && deadline == DBL_NEVER ? PLAIN : PIPELINE);
     lua_setmetatable(L, -2);
     lua_createtable(L, 4, 0);
     lua_pushvalue(L, 1);
@@ -338,15 +345,16 @@ static void new_ticket_class(lua_State *L, int wrap)
     lua_settop(L, p);
 }
 
-/* core.pipeline(conn, name, wrap): name: how those of its statements begin. */
+/* core.pipeline(conn, name, wrap, seconds): name: how those of its statements begin. */
 static int conn_pipeline(lua_State *L)
 {
     Conn *c = dbl_conn_ready(L, 1);
     if (!c)
         return 2;
     const char *name = luaL_checkstring(L, 2);
+    double deadline = dbl_opt_deadline(L, 4);
     lua_settop(L, 3);
-    Pipeline *p = new_pipeline(L, c);
+    Pipeline *p = new_pipeline(L, c, deadline);
     new_ticket_class(L, 3);
     dbl_queue_reserve(L, p, dbl_queue_push(L, 4));
     lua_settop(L, 4);
@@ -356,7 +364,7 @@ static int conn_pipeline(lua_State *L)
         return dbl_fail_conn(L, c->pg);
     dbl_conn_begin(c, "a pipeline", 10, DBL_GOAL_TAKE);
     c->fresh = 0;
-    c->deadline = DBL_NEVER;
+    c->deadline = p->deadline;
     c->most = c->budget;
     c->occupied = 1;
     p->turn = c->turn;
@@ -418,7 +426,7 @@ static int pipeline_finish(lua_State *L)
     if (!is_free(L, p))
         return 2;
     if (!lua_isnoneornil(L, 2))
-        c->deadline = dbl_opt_deadline(L, 2);
+        set_deadline(p, dbl_opt_deadline(L, 2));
     int own = dbl_queue_push(L, 1);
     while (!end(L, p, own) || dbl_conn_barred(c)) {
         if (PQtransactionStatus(c->pg) != PQTRANS_ACTIVE)

@@ -32,8 +32,9 @@ typedef struct Pipeline {
     int inside;           /* the first one's result was here, its end was not */
     int big;              /* DBL_OVER_...: why that result was thrown away */
     int ending;
-    size_t unsent; /* at most so many bytes */
-    size_t room;   /* what a ticket has */
+    double deadline; /* of the whole */
+    size_t unsent;   /* at most so many bytes */
+    size_t room;     /* what a ticket has */
     int seen, statements;
     Statement statement[DBL_PIPELINE_STATEMENTS]; /* by number, from 1 */
 } Pipeline;

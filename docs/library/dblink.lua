@@ -176,9 +176,10 @@ function conn:rows(sql, ...) end
 ---@return dblink.statement? statement
 ---@return dblink.error? err
 function conn:prepare(sql, name, seconds) end
+---@param options { timeout: number? }?
 ---@return dblink.pipeline? pipeline
 ---@return dblink.error? err
-function conn:pipeline() end
+function conn:pipeline(options) end
 ---@param sql string
 ---@return dblink.result[]? results
 ---@return dblink.error? err

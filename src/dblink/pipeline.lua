@@ -1,7 +1,7 @@
 -- Pipelines: conn:pipeline(), many queries under way at once.
 --
--- In a plain script its methods are C functions. Under another wait those that may
--- have to wait are ours.
+-- In a plain script its methods are C functions. Under another wait, or a deadline, those
+-- that may have to wait are ours.
 local core = require "dblink.core"
 local await = require "dblink.await"
 local statement = require "dblink.statement"
@@ -37,7 +37,13 @@ do
     local ticket, err = query(self, ...)
     if err ~= false then return ticket, err end
     local conn = conn_of(self)
-    repeat await.settle(conn) until room(self)
+    repeat
+      if not await.settle(conn) then -- the time of the whole is up
+        local ok
+        ok, err = self:close()
+        if not ok then return nil, err end
+      end
+    until room(self)
     return ticket
   end
   Pipeline.room = nil
@@ -49,7 +55,22 @@ plain.__index.room = nil
 complete(waiting)
 complete(plain)
 
-function methods:pipeline()
+-- The seconds for the whole of a pipeline, nil: no end.
+local function read_timeout(options)
+  if options == nil then return nil end
+  if type(options) ~= "table" then core.misuse "options must be a table" end
+  for name in pairs(options) do
+    if name ~= "timeout" then core.misuse(("unknown option '%s'"):format(tostring(name))) end
+  end
+  local timeout = options.timeout
+  if timeout ~= nil and (type(timeout) ~= "number" or timeout ~= timeout or timeout < 0) then
+    core.misuse "option timeout must be a number of seconds"
+  end
+  return timeout
+end
+
+function methods:pipeline(options)
+  local timeout = read_timeout(options)
   local function wrap(result)
     return function(ticket, seconds)
       local res, err = result(ticket, seconds)
@@ -57,7 +78,7 @@ function methods:pipeline()
       return res, err
     end
   end
-  local p, err = await.begin(core.pipeline, self, statement.new_name(), not state(self).plain and wrap or nil)
+  local p, err = await.begin(core.pipeline, self, statement.new_name(), not state(self).plain and wrap or nil, timeout)
   if p then state(self).occupant = p end
   return p, err
 end
