@@ -155,6 +155,10 @@ describe("beside the real dblink #socket,", function()
     for _, side in pairs(sides) do side:close() end
     assert(admin:query("select count(pg_terminate_backend(pid)) from pg_stat_activity"
       .. " where application_name like 'beside_%' and state = 'active'"))
+    -- One that is on its way out would be taken for the next test's.
+    server.until_true(function()
+      return admin:query "select count(*)::int from pg_stat_activity where application_name like 'beside_%'" (1, 1) == 0
+    end, 20)
   end)
 
   local function where(side, name)
