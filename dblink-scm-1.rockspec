@@ -78,6 +78,7 @@ build = {
     ["dblink.named"] = "src/dblink/named.lua",
     ["dblink.nginx"] = "src/dblink/nginx.lua",
     ["dblink.notify"] = "src/dblink/notify.lua",
+    ["dblink.options"] = "src/dblink/options.lua",
     ["dblink.pipeline"] = "src/dblink/pipeline.lua",
     ["dblink.pool"] = "src/dblink/pool.lua",
     ["dblink.protect"] = "src/dblink/protect.lua",

@@ -6,6 +6,7 @@
 -- or that the deadline has come.
 local core = require "dblink.core"
 local await = require "dblink.await"
+local check_options = require("dblink.options").check
 local codec = require "dblink.codec"
 local crew = require "dblink.crew"
 local wait = require "dblink.wait"
@@ -93,9 +94,7 @@ end
 -- Gives a new connection its wait and its habits.
 function connection.configure(conn, options, how)
   local s = state(conn)
-  for name in pairs(options) do
-    if not OPTIONS[name] then core.misuse("unknown option '" .. tostring(name) .. "'") end
-  end
+  check_options(options, OPTIONS)
   if options.rows ~= nil and options.rows ~= "row" and options.rows ~= "array" then
     core.misuse("option rows must be \"row\" or \"array\"")
   end

@@ -4,6 +4,7 @@
 -- when the socket has to be waited for does the loop in here turn.
 local core = require "dblink.core"
 local await = require "dblink.await"
+local check_options = require("dblink.options").check
 
 local methods, state = core.methods, core.state
 local Writer, Reader = core.Writer.__index, core.Reader.__index
@@ -25,12 +26,12 @@ local function is_copy(sql)
   return sql:lower():find "^copy%f[^%w_]"
 end
 
+local OPTIONS = { true, timeout = true } -- [1]: the SQL
+
 local function begin(conn, sql, out)
   local seconds
   if type(sql) == "table" then
-    for name in pairs(sql) do
-      if name ~= 1 and name ~= "timeout" then core.misuse("unknown option '" .. tostring(name) .. "'") end
-    end
+    check_options(sql, OPTIONS)
     sql, seconds = sql[1], sql.timeout
   end
   if type(sql) == "string" and not is_copy(sql) then core.misuse "bad argument 'sql' (no COPY statement)" end

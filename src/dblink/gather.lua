@@ -7,6 +7,7 @@
 -- that the caller gave is brought to rest and stays his.
 local core = require "dblink.core"
 local await = require "dblink.await"
+local check_options = require("dblink.options").check
 local connection = require "dblink.connection"
 local crew = require "dblink.crew"
 local protect = require "dblink.protect"
@@ -21,17 +22,19 @@ local gather = {}
 local run = {}
 run.__index = run
 
-local OPTIONS = { timeout = true, limit = true, on_error = true, on_progress = true, wait = true, connect = true,
-  after = true, grace = true }
+local function set(words)
+  local names = {}
+  for name in words:gmatch "%S+" do names[name] = true end
+  return names
+end
 
-local function check_options(options, names)
-  if options == nil then return {} end
-  if type(options) ~= "table" then core.misuse "options must be a table" end
-  for name in pairs(options) do
-    if not OPTIONS[name] or not names:find(name, 1, true) then
-      core.misuse("unknown option '" .. tostring(name) .. "'")
-    end
-  end
+-- The options of gather, of as_completed and race, of hedge.
+local OF_GATHER = set "timeout limit on_error on_progress wait connect grace"
+local OF_MANY = set "timeout limit on_progress wait connect grace"
+local OF_HEDGE = set "timeout on_progress wait connect after grace"
+
+local function read_options(options, names)
+  options = check_options(options, names)
   for _, name in ipairs { "timeout", "limit", "after", "grace" } do
     local value, least = options[name], name == "limit" and 1 or 0
     if value ~= nil and (type(value) ~= "number" or value < least) then
@@ -352,7 +355,7 @@ end
 
 --- Asks all at once: the results in the order of the list, and the errors beside them.
 function gather.gather(list, options)
-  options = check_options(options, "timeout limit on_error on_progress wait connect grace")
+  options = read_options(options, OF_GATHER)
   local self, err = new_run(list, options)
   if not self then return nil, err end
   self:start()
@@ -368,7 +371,7 @@ end
 
 --- Iterates in the order of completion: for i, res, err in dblink.as_completed(list).
 function gather.as_completed(list, options)
-  options = check_options(options, "timeout limit on_progress wait connect grace")
+  options = read_options(options, OF_MANY)
   local self, err = new_run(list, options)
   if not self then error(err, 0) end
   self:start()
@@ -418,7 +421,7 @@ end
 --- Asks all, and takes the first good answer; the others are cancelled: the result and
 -- which it was, or nil, the first error, and all errors.
 function gather.race(list, options)
-  options = check_options(options, "timeout limit on_progress wait connect grace")
+  options = read_options(options, OF_MANY)
   options.grace = options.grace or GRACE
   local self, err = new_run(list, options)
   if not self then return nil, err end
@@ -427,7 +430,7 @@ end
 
 --- A race in which each begins only when the one before it is late, or has failed.
 function gather.hedge(list, options)
-  options = check_options(options, "timeout on_progress wait connect after grace")
+  options = read_options(options, OF_HEDGE)
   local copy = {}
   for name, value in pairs(options) do copy[name] = value end
   copy.grace, copy.limit = options.grace or GRACE, 1

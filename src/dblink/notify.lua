@@ -4,6 +4,7 @@
 -- none is lost while a query runs. PostgreSQL sends them between transactions only.
 local core = require "dblink.core"
 local await = require "dblink.await"
+local check_options = require("dblink.options").check
 
 local methods, now = core.methods, core.now
 
@@ -70,11 +71,7 @@ end
 --- Iterates over notifications, waiting for them: until `timeout` seconds have passed,
 -- or `limit` have come, or for ever. A lost connection raises.
 function methods:notifications(options)
-  options = options or {}
-  if type(options) ~= "table" then core.misuse "options must be a table" end
-  for name in pairs(options) do
-    if not OPTIONS[name] then core.misuse("unknown option '" .. tostring(name) .. "'") end
-  end
+  options = check_options(options or nil, OPTIONS)
   local seconds, left = check_number(options, "timeout"), check_number(options, "limit") or math.huge
   local deadline = seconds and now() + seconds
   return function()

@@ -4,6 +4,7 @@
 -- that may have to wait are ours.
 local core = require "dblink.core"
 local await = require "dblink.await"
+local check_options = require("dblink.options").check
 local statement = require "dblink.statement"
 
 local state, methods = core.state, core.methods
@@ -55,14 +56,11 @@ plain.__index.room = nil
 complete(waiting)
 complete(plain)
 
+local OPTIONS = { timeout = true }
+
 -- The seconds for the whole of a pipeline, nil: no end.
 local function read_timeout(options)
-  if options == nil then return nil end
-  if type(options) ~= "table" then core.misuse "options must be a table" end
-  for name in pairs(options) do
-    if name ~= "timeout" then core.misuse(("unknown option '%s'"):format(tostring(name))) end
-  end
-  local timeout = options.timeout
+  local timeout = check_options(options, OPTIONS).timeout
   if timeout ~= nil and (type(timeout) ~= "number" or timeout ~= timeout or timeout < 0) then
     core.misuse "option timeout must be a number of seconds"
   end
