@@ -205,13 +205,6 @@ clients.luadbi = function()
   }
 end
 
-local function peak()
-  local file = assert(io.open "/proc/self/status")
-  local kb = file:read "*a":match "VmHWM:%s*(%d+)"
-  file:close()
-  return kb / 1024
-end
-
 local there, workloads = pcall(clients[client])
 local prepare = there and workloads[workload]
 local prepared, work = pcall(prepare)
@@ -225,7 +218,7 @@ local cpu_before, before = os.clock(), wall()
 local ok, err = pcall(work)
 local cpu, seconds = os.clock() - cpu_before, wall() - before
 if ok then
-  print(("%.4f %.4f %.0f"):format(cpu / n * 1e6, seconds / n * 1e6, peak()))
+  print(("%.4f %.4f %.0f"):format(cpu / n * 1e6, seconds / n * 1e6, require("support.memory").peak()))
 else
   io.stderr:write("bench: ", tostring(err), "\n")
   print "not there"

@@ -3,6 +3,7 @@
 --   peak.lua [ROWS [WAY ...]]        through the server that PG* names; the ways are those below
 local core = require "dblink.core"
 local dblink = require "dblink"
+local peak = require("support.memory").peak
 local server = require "support.server"
 
 local MOST, LINE = 16, "one line of the hundred bytes or so that a common row may well have\tand another\t%d\n"
@@ -61,13 +62,6 @@ local ways = {
   end,
 }
 local ORDER = { "rows", "binary", "budget", "coroutine", "copy_out", "copy_in", "pipeline" }
-
-local function peak()
-  local file = assert(io.open "/proc/self/status")
-  local kb = file:read "*a":match "VmHWM:%s*(%d+)"
-  file:close()
-  return kb / 1024
-end
 
 local n, bad = tonumber(arg[1]) or 10000000, false
 for _, way in ipairs(arg[2] and { select(2, (unpack or table.unpack)(arg)) } or ORDER) do
