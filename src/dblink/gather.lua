@@ -68,11 +68,10 @@ local function question_of(item)
   local question = {}
   for key, value in pairs(item) do
     if type(key) == "number" then
-      key = key - 1
-    elseif key == "n" then
-      value = value - 1
+      question[key - 1] = value
+    else
+      question[key] = key == "n" and value - 1 or value
     end
-    question[key] = value
   end
   question[0] = nil
   return question
