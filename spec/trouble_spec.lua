@@ -125,6 +125,7 @@ end
 -- One bit of what the server says is another. What it means then is nobody's guess: a value, an error, or a
 -- connection that is lost; but nothing hangs, and nothing breaks.
 describe("a bit that fell over", function()
+  if not server.own then return end
   local relay
   setup(function() relay = wire.open() end)
   teardown(function() relay:close() end)
