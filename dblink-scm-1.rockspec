@@ -18,6 +18,7 @@ build = {
         "src/attempt.c",
         "src/block.c",
         "src/cancel.c",
+        "src/collector.c",
         "src/compat.c",
         "src/condition.c",
         "src/conn.c",

@@ -139,6 +139,15 @@ describe("rows", function()
     assert.is_false(may_ask and is_running)
   end)
 
+  it("are collected as others are, when lists of them are made again and again", function()
+    local res = conn:query "select g as a from generate_series(1, 60) g"
+    res:all()
+    collectgarbage()
+    local before = collectgarbage "count"
+    for _ = 1, 10000 do res:all() end -- some 60 MB
+    assert.is_true(collectgarbage "count" < before + 8000)
+  end)
+
   it("may have 1,600 columns", function()
     local list = {}
     for i = 1, 1600 do list[i] = i .. " as c" .. i end

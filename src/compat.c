@@ -153,21 +153,6 @@ void dbl_pushint8(lua_State *L, long long value)
 #endif
 }
 
-void dbl_call_at_rest(lua_State *L, int args, int results)
-{
-#ifdef LUA_GCISRUNNING
-    if (lua_gc(L, LUA_GCISRUNNING, 0)) {
-        lua_gc(L, LUA_GCSTOP, 0);
-        int status = lua_pcall(L, args, results, 0);
-        lua_gc(L, LUA_GCRESTART, 0);
-        if (status != 0)
-            lua_error(L);
-        return;
-    }
-#endif
-    lua_call(L, args, results);
-}
-
 const char *dbl_tolstring(lua_State *L, int i, size_t *size)
 {
 #if LUA_VERSION_NUM >= 502

@@ -74,10 +74,6 @@ void dbl_getprivate(lua_State *L, const char *name);
  * and beyond it the decimal digits as a string. */
 void dbl_pushint8(lua_State *L, long long value);
 
-/* lua_call of a function all of whose values stay, so that the collector would look at them
- * in vain: it rests meanwhile, where it can be told whether it was running before. */
-void dbl_call_at_rest(lua_State *L, int args, int results);
-
 /* What tostring() gives, pushed; NULL never. */
 const char *dbl_tolstring(lua_State *L, int i, size_t *size);
 

@@ -272,8 +272,8 @@ Result *dbl_result_push(lua_State *L, PGresult **pg, int reading, int uservalue)
         r->pg = *pg;
     }
     *pg = NULL;
-    if (!small) /* the collector does not see this memory; let it hurry by as much */
-        lua_gc(L, LUA_GCSTEP, (int)(PQresultMemorySize(r->pg) >> 10));
+    if (!small && !(reading & DBL_READ_PIECES))
+        dbl_outside(L, &r->outside, PQresultMemorySize(r->pg));
     return r;
 }
 
@@ -376,6 +376,9 @@ static int result_no_rows(lua_State *L)
 static int result_clear(lua_State *L)
 {
     Result *r = any_result(L, 1);
+    if (r->outside)
+        r->outside->bytes -= PQresultMemorySize(r->pg);
+    r->outside = NULL;
     PQclear(r->pg);
     PQclear(r->description);
     r->pg = r->description = NULL;

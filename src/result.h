@@ -9,6 +9,7 @@
 #ifndef DBL_RESULT_H
 #define DBL_RESULT_H
 
+#include "collector.h"
 #include "compat.h"
 #include "pq.h"
 #include "type.h"
@@ -42,6 +43,7 @@ typedef struct Cell {
 
 typedef struct Result {
     PGresult *pg;          /* NULL: small, or cleared */
+    Outside *outside;      /* where its memory is counted */
     PGresult *description; /* of one that comes in pieces: has the columns' names */
     int rows, columns;
     unsigned char status; /* ExecStatusType */

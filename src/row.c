@@ -16,6 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "collector.h"
 #include "fail.h"
 #include "null.h"
 
@@ -377,8 +378,9 @@ static int is_called(const Result *r)
     return called;
 }
 
-/* Calls make(result, number) for a list; functions of codecs leave garbage. */
-static int push_list(lua_State *L, const Result *r, lua_CFunction make, int number)
+/* Calls make(result, number) for a list of so many bytes a row; functions of codecs
+ * leave garbage. */
+static int push_list(lua_State *L, const Result *r, lua_CFunction make, int number, size_t bytes)
 {
     lua_pushcfunction(L, make);
     lua_pushvalue(L, 1);
@@ -386,7 +388,7 @@ static int push_list(lua_State *L, const Result *r, lua_CFunction make, int numb
     if (is_called(r))
         lua_call(L, 2, 1);
     else
-        dbl_call_at_rest(L, 2, 1);
+        dbl_call_at_rest(L, 2, 1, (size_t)r->rows * bytes);
     return 1;
 }
 
@@ -411,7 +413,7 @@ static int result_all(lua_State *L)
     const Result *r = dbl_result(L, 1);
     int shape = dbl_check_shape(L, 2, r);
     luaL_argcheck(L, shape != DBL_ROW_VALUES, 2, "\"row\" or \"array\" expected");
-    return push_list(L, r, make_all, shape);
+    return push_list(L, r, make_all, shape, 64 + 40 * (size_t)r->columns);
 }
 
 static int make_column(lua_State *L)
@@ -434,7 +436,7 @@ static int result_column(lua_State *L)
     int column = column_at(L, 2, r);
     if (column < 0 || column >= r->columns)
         return 0;
-    return push_list(L, r, make_column, column);
+    return push_list(L, r, make_column, column, 40);
 }
 
 static const luaL_Reg methods[] = {
