@@ -10,7 +10,7 @@
 #   make fuzz                  hostile values, and a hostile server (SECONDS each, 60)
 #   make coverage              lines and branches of the C core that the suite runs (on COVERAGE_LUAS)
 #   make proof                 that ten million rows, and gigabytes of COPY, do not raise a process's peak (ROWS)
-#   make lint format floors rock rockspec bench bench-nginx clean
+#   make lint format floors rock rockspec bench bench-17 bench-nginx clean
 #   make static                libdblink.a for C programs, in build/<lua>/ (docs/hosts.md)
 #   make install LUA=5.4       into $(DESTDIR)$(PREFIX)
 #   make install-static LUA=5.4  libdblink.a, dblink.h and dblink.pc, likewise
@@ -40,7 +40,7 @@ PG        = spec/support/pg run
 AGAIN     = $(MAKE) --no-print-directory
 LUA_ENV   = env LUA_INIT= LUA_PATH="./src/?.lua;./spec/?.lua;;" LUA_CPATH="./$(BUILD)/$(1)/?.so;;"
 
-.PHONY: all build static install-static demo test test-tls test-matrix soak proof torture fuzz coverage asan lint format floors rock rockspec bench bench-nginx install clean
+.PHONY: all build static install-static demo test test-tls test-matrix soak proof torture fuzz coverage asan lint format floors rock rockspec bench bench-17 bench-nginx install clean
 .SUFFIXES:
 all: build
 
@@ -174,15 +174,19 @@ rock: setup.build setup.rock
 	  done || exit 1; \
 	done
 
-build/limit: bench/limit.c
+$(BUILD)/limit: bench/limit.c
 	@mkdir -p $(@D)
 	$(CC) -O2 -Wall -Wextra $$(pkg-config --cflags libpq) -o $@ $< $$(pkg-config --libs libpq)
 
 # See bench/run.lua for BENCH, ROUNDS and N.
 BENCH_LUAS = $(if $(filter file default,$(origin LUA)),lua5.4,$(LUAS))
-bench: setup.build setup.server build/limit
+bench: setup.build setup.server $(BUILD)/limit
 	@$(AGAIN) -s build LUA="$(BENCH_LUAS)"
-	@for l in $(BENCH_LUAS); do echo "== $$l"; $(call LUA_ENV,$$l) $(PG) $$l bench/run.lua $$l || exit 1; done
+	@for l in $(BENCH_LUAS); do echo "== $$l"; BUILD=$(BUILD) $(call LUA_ENV,$$l) $(PG) $$l bench/run.lua $$l || exit 1; done
+
+# The same with libpq and server 17, whose streams come in chunks (a Debian of its own: see spec/support/matrix).
+bench-17:
+	@spec/support/matrix -b trixie
 
 # The same in nginx, in multiples of a page that says hello. See bench/nginx.lua for ROUNDS and SECONDS.
 bench-nginx: setup.build setup.server setup.nginx

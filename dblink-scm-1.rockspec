@@ -15,6 +15,7 @@ build = {
     -- modules, made by `make rockspec`
     ["dblink.core"] = {
       sources = {
+        "src/answer.c",
         "src/attempt.c",
         "src/block.c",
         "src/cancel.c",

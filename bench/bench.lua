@@ -97,7 +97,18 @@ clients.ours = function()
     stream_text = numbers(stream "row"),
     array_strings = whole(walk, { rows = "array", binary = true }),
     values_strings = stream("values", true),
-    pipeline = conn.pipeline and function()
+    pipeline = function()
+      return function()
+        local p = assert(conn:pipeline())
+        for first = 0, n - 1, 1000 do
+          for i = first, math.min(first + 999, n - 1) do p:send_query("select $1::int4", i) end
+          p:sync()
+          for _, _ in p:values() do end -- luacheck: ignore
+        end
+        p:close()
+      end
+    end,
+    tickets = function()
       return function()
         local p, tickets = assert(conn:pipeline()), {}
         for first = 0, n - 1, 1000 do

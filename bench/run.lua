@@ -16,7 +16,7 @@ for name in (os.getenv "PEERS" or "luasql luadbi psycopg2 psycopg3 asyncpg ruby-
   PEERS[#PEERS + 1] = name
 end
 local COMMANDS = {
-  limit = "build/limit %s %d",
+  limit = (os.getenv "BUILD" or "build") .. "/limit %s %d",
   ours = lua .. " bench/bench.lua ours %s %d",
   luasql = lua .. " bench/bench.lua luasql %s %d",
   luadbi = lua .. " bench/bench.lua luadbi %s %d",
@@ -46,6 +46,7 @@ local WORKLOADS = {
   { "array_strings", "rows", MILLION, 1.8, "as arrays, times as text" },
   { "values_strings", "rows", MILLION, 0.75, "streamed, times as text" },
   { "pipeline", "pipeline", 100000, 1.4, "pipeline, a call each" },
+  { "tickets", "pipeline", 100000, nil, "pipeline with tickets" },
   { "copy_bytes", "copy_bytes", MILLION, 1.2, "COPY in, 64 KiB writes" },
   { "copy_rows", "copy_rows", MILLION, 0.8, "COPY in, rows" },
   { "copy_out", "copy_out", MILLION, nil, "COPY out, lines" },

@@ -37,17 +37,12 @@ Conn *dbl_conn_any(lua_State *L, int i)
     return dbl_check_class(L, i, &class_key, DBL_CONN);
 }
 
-int dbl_conn_is_ours(const Conn *c)
-{
-    return !c->closed && c->born == dbl_forks();
-}
-
 Conn *dbl_conn(lua_State *L, int i)
 {
     Conn *c = dbl_conn_any(L, i);
     if (c->closed)
         dbl_misuse(L, "connection is closed");
-    if (c->born != dbl_forks())
+    if (c->born != dbl_fork_count)
         dbl_misuse(L, "connection belongs to the parent process: open one after fork");
     return c;
 }
@@ -197,7 +192,7 @@ void dbl_conn_close(lua_State *L, int i)
     int fd = PQsocket(c->attempt ? c->attempt->pg : c->pg);
     if (c->hooks)
         dbl_forget(c->hooks, fd);
-    else if (!c->plain && c->born == dbl_forks())
+    else if (!c->plain && c->born == dbl_fork_count)
         forget_socket(L, i, fd);
     PGconn *pg = c->pg;
     Attempt *attempt = c->attempt;
@@ -209,7 +204,7 @@ void dbl_conn_close(lua_State *L, int i)
     c->copy = DBL_COPY_NONE;
     c->occupied = 0;
     c->turn++;
-    if (c->born != dbl_forks()) {
+    if (c->born != dbl_fork_count) {
         if (fd >= 0 && !c->borrowed)
             close(fd);
         return;

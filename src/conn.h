@@ -11,6 +11,7 @@
 #include "memory.h"
 #include "notice.h"
 #include "pq.h"
+#include "process.h"
 #include "request.h"
 
 #define DBL_CONN "dblink.connection"
@@ -108,7 +109,10 @@ int dbl_conn_is_free(lua_State *L, Conn *c);
 Conn *dbl_conn_ready(lua_State *L, int i);
 
 /* Open, and this process's: may be spoken on. */
-int dbl_conn_is_ours(const Conn *c);
+static inline int dbl_conn_is_ours(const Conn *c)
+{
+    return !c->closed && c->born == dbl_fork_count; /* dbl_conn_new has asked dbl_forks */
+}
 
 /* What it says then: a format for c->sql. */
 #define DBL_HELD "connection is in use: another coroutine waits for: %s"

@@ -79,14 +79,17 @@ static int is_int64(lua_State *L, int i)
     return is;
 }
 
+static int is_plain(int type)
+{
+    return type == LUA_TNIL || type == LUA_TBOOLEAN || type == LUA_TNUMBER || type == LUA_TSTRING;
+}
+
 int dbl_param_plain(lua_State *L, int i, const char *what, int position, Oid *type)
 {
-    switch (lua_type(L, i)) {
-    case LUA_TNIL:
-    case LUA_TBOOLEAN:
-    case LUA_TNUMBER:
-    case LUA_TSTRING:
+    int kind = lua_type(L, i);
+    if (is_plain(kind))
         return 0;
+    switch (kind) {
     case LUA_TTABLE:
         return convert(L, i, what, position, type);
     case LUA_TUSERDATA:
@@ -107,12 +110,13 @@ int dbl_param_plain(lua_State *L, int i, const char *what, int position, Oid *ty
     return 0;
 }
 
-/* The plain value at i into the arrays, as number k from 0; bytes: those of a bytea. */
-static void read_param(lua_State *L, int i, int k, int bytes, const Scratch *s)
+/* The plain value at i, of that type, into the arrays, as number k from 0; bytes: those of
+ * a bytea. */
+static void read_param(lua_State *L, int i, int type, int k, int bytes, const Scratch *s)
 {
     s->formats[k] = s->lengths[k] = 0;
     s->values[k] = NULL;
-    switch (lua_type(L, i)) {
+    switch (type) {
     case LUA_TBOOLEAN:
         s->values[k] = lua_toboolean(L, i) ? "t" : "f";
         s->lengths[k] = 1;
@@ -160,8 +164,13 @@ void dbl_params(lua_State *L, int first, int count, int list, Params *p)
             lua_rawgeti(L, first, k + 1);
             i = lua_gettop(L);
         }
+        int type = lua_type(L, i), bytes = 0;
         s.types[k] = 0;
-        read_param(L, i, k, dbl_param_plain(L, i, "parameter $", k + 1, &s.types[k]), &s);
+        if (!is_plain(type)) {
+            bytes = dbl_param_plain(L, i, "parameter $", k + 1, &s.types[k]);
+            type = lua_type(L, i);
+        }
+        read_param(L, i, type, k, bytes, &s);
         if (s.types[k])
             p->types = s.types;
         if (list) /* a marked value has become another */

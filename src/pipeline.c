@@ -1,5 +1,5 @@
 /*
- * pipeline.c -- many queries under way at once, a ticket for each.
+ * pipeline.c -- many queries under way at once: sending them, beginning and end.
  *
  * SQL that comes for the second time is prepared, for this pipeline alone: then no
  * table has changed since last week.  The statement is relied upon when its Parse
@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "answer.h"
 #include "fail.h"
 #include "param.h"
 #include "query.h"
@@ -23,57 +24,16 @@
 #define PLAIN    "dblink.pipeline.plain" /* its connection's wait is poll(2) */
 #define PIPELINE "dblink.pipeline"       /* Lua waits */
 
-static const char mark;
-
 enum {
     MOST_SEEN = 100, /* of different SQL */
 };
 
-/* The pipeline at index 1: known by what nobody else's userdata of that size begins
- * with, which costs a fourth of comparing metatables. */
-static Pipeline *check_pipeline(lua_State *L)
-{
-    Pipeline *p = lua_touserdata(L, 1);
-    if (!p || dbl_rawlen(L, 1) != sizeof *p || p->mark != &mark)
-        luaL_argerror(L, 1, "pipeline expected");
-    return p;
-}
-
-static int is_over(const Pipeline *p)
-{
-    return p->conn->turn != p->turn;
-}
-
-/* Whether nobody waits on it: else nil and an error are pushed. */
-static int is_free(lua_State *L, const Pipeline *p)
-{
-    if (p->conn->held)
-        dbl_fail(L, DBL_USAGE, DBL_HELD, p->conn->sql);
-    return !p->conn->held;
-}
-
-/* Raises where its connection, the pipeline's index is i, is closed or a parent's. */
-static void check_conn(lua_State *L, const Pipeline *p, int i)
-{
-    if (dbl_conn_is_ours(p->conn))
-        return;
-    dbl_getuservalue(L, i);
-    lua_rawgeti(L, -1, DBL_PIPELINE_CONN);
-    dbl_conn(L, lua_gettop(L));
-}
-
 static int is_open(lua_State *L, const Pipeline *p)
 {
-    check_conn(L, p, 1);
-    if (is_over(p) || p->ending)
+    int is_free = dbl_pipeline_is_free(L, p, 1);
+    if (dbl_pipeline_is_over(p) || p->ending)
         dbl_misuse(L, "pipeline is closed");
-    return is_free(L, p);
-}
-
-/* What is waited for from now on is waited for until then, or the deadline of the whole. */
-static void set_deadline(Pipeline *p, double deadline)
-{
-    p->conn->deadline = deadline < p->deadline ? deadline : p->deadline;
+    return is_free;
 }
 
 static int push_true(lua_State *L)
@@ -86,7 +46,7 @@ static int push_true(lua_State *L)
 
 /* Sends the Parse of a new statement for the SQL at index 2: its number, 0 if that
  * did not go out. */
-static int prepare(lua_State *L, Pipeline *p, int own)
+static int prepare(lua_State *L, Pipeline *p)
 {
     Statement *s = &p->statement[p->statements];
     if (!PQsendPrepare(p->conn->pg, s->name, lua_tostring(L, 2), 0, NULL))
@@ -94,53 +54,60 @@ static int prepare(lua_State *L, Pipeline *p, int own)
     s->group = p->group;
     s->habit = -1;
     s->state = DBL_STATEMENT_SENT;
-    lua_pushinteger(L, ++p->statements);
-    dbl_queue_put(L, p, own);
+    dbl_queue_put(p, DBL_PARSE, 0, ++p->statements, 0);
     return p->statements;
 }
 
-/* The number of the statement for the SQL at index 2; 0: none.  What the pipeline has
- * seen: by SQL, the number of its statement, 0 where it came once. */
-static int find_statement(lua_State *L, Pipeline *p, const Query *q, int own)
+/* Pushes the number of the statement for the SQL at index 2; 0: none.  What the pipeline
+ * has seen: by SQL, the number of its statement, 0 where it came once. */
+static int look_up(lua_State *L, Pipeline *p)
 {
-    if (!dbl_query_is_cacheable(L, p->conn, q))
-        return 0;
-    lua_rawgeti(L, own, DBL_PIPELINE_SEEN);
+    dbl_getuservalue(L, 1);
+    lua_rawgeti(L, -1, DBL_PIPELINE_SEEN);
     lua_pushvalue(L, 2);
     lua_rawget(L, -2);
     int known = !lua_isnil(L, -1), n = (int)lua_tointeger(L, -1);
     lua_pop(L, 1);
     if (n == 0 && (known ? p->statements < DBL_PIPELINE_STATEMENTS : p->seen < MOST_SEEN)) {
         p->seen += !known;
-        n = known ? prepare(L, p, own) : 0;
+        n = known ? prepare(L, p) : 0;
         lua_pushvalue(L, 2);
         lua_pushinteger(L, n);
         lua_rawset(L, -3);
     }
-    lua_pop(L, 1);
-    if (n == 0)
+    lua_pop(L, 2);
+    return n;
+}
+
+/* Whether it is the SQL of the statement that was run last: it is known by its address, for
+ * what the pipeline has seen stays alive. */
+static int is_last(lua_State *L, const Pipeline *p, const Query *q)
+{
+    if (lua_tostring(L, 2) != p->sql || q->list || q->binary >= 0)
         return 0;
+    for (int i = 3; i < 3 + q->params; i++)
+        if (lua_type(L, i) == LUA_TTABLE)
+            return 0;
+    return 1;
+}
+
+/* The number of the statement to be used. */
+static int find_statement(lua_State *L, Pipeline *p, const Query *q)
+{
+    if (!is_last(L, p, q)) {
+        if (!q->statement)
+            dbl_check_sql(L, 2, &(size_t){0});
+        int found = dbl_query_is_cacheable(L, p->conn, q) ? look_up(L, p) : 0;
+        if (found == 0)
+            return 0;
+        p->sql = lua_tostring(L, 2);
+        p->known = found;
+    }
+    int n = p->known;
     const Statement *s = &p->statement[n - 1];
     if (s->state == DBL_STATEMENT_SENT)
         return s->group == p->group ? n : 0;
     return s->state == DBL_STATEMENT_BAD ? 0 : n;
-}
-
-static int send(lua_State *L, Pipeline *p, Query *q, int n)
-{
-    Params params;
-    PGconn *pg = p->conn->pg;
-    if (n == 0) {
-        q->extended = 1;
-        return dbl_query_send(L, p->conn, q);
-    }
-    const Statement *s = &p->statement[n - 1];
-    dbl_params(L, 3, q->params, 0, &params);
-    if (PQsendQueryPrepared(pg, s->name, params.count, params.values, params.lengths,
-                            params.formats, dbl_choose_format(p->conn, q, s->habit)))
-        return 1;
-    dbl_fail_conn(L, pg);
-    return 0;
 }
 
 /* The bytes that the query takes on its way, more or less. */
@@ -153,49 +120,94 @@ static size_t weigh(lua_State *L, const Query *q)
     return bytes;
 }
 
+/* Sends it, by the statement of that number if there is one: its weight; 0 with nil and
+ * an error where it did not go out. */
+static size_t send(lua_State *L, Pipeline *p, Query *q, int n)
+{
+    Params params;
+    PGconn *pg = p->conn->pg;
+    if (n == 0) {
+        q->extended = 1;
+        return dbl_query_send(L, p->conn, q) ? weigh(L, q) : 0;
+    }
+    const Statement *s = &p->statement[n - 1];
+    dbl_params(L, 3, q->params, 0, &params);
+    if (!PQsendQueryPrepared(pg, s->name, params.count, params.values, params.lengths,
+                             params.formats, dbl_choose_format(p->conn, q, s->habit))) {
+        dbl_fail_conn(L, pg);
+        return 0;
+    }
+    size_t bytes = 64;
+    for (int i = 0; i < params.count; i++)
+        bytes += (size_t)params.lengths[i];
+    return bytes;
+}
+
 static void read_query(lua_State *L, const Conn *c, Query *q)
 {
     dbl_query_read(L, c, 1, q);
     if (q->deadline < DBL_NEVER || q->null || q->budget != c->budget || q->shape == DBL_ROW_VALUES)
         dbl_misuse(L, "in a pipeline a query has no timeout, no max_bytes and no null of its own, "
                       "and no rows = \"values\"");
-    if (!q->statement)
-        dbl_check_sql(L, 2, &(size_t){0});
 }
 
-/* p:query(...): a ticket; with `false` behind it where Lua must wait for room. */
-static int pipeline_query(lua_State *L)
+/* Sends the query at index 2 and pushes its ticket, or true where it has none; with
+ * `false` behind it where Lua must wait for room. */
+static int dispatch(lua_State *L, int kind)
 {
     Query q;
-    Pipeline *p = check_pipeline(L);
+    Pipeline *p = dbl_pipeline(L, 1);
     if (!is_open(L, p))
         return 2;
     Conn *c = p->conn;
     read_query(L, c, &q);
-    luaL_checkstack(L, 20, "too many parameters");
-    int own = dbl_queue_push(L, 1), ticket = own + 2;
-    dbl_queue_reserve(L, p, own);
-    int n = find_statement(L, p, &q, own);
-    dbl_ticket_push(L, p->room, q.reading, p->last, n);
-    lua_rawgeti(L, own, DBL_PIPELINE_TICKET);
-    lua_setmetatable(L, ticket);
-    if (!send(L, p, &q, n))
+    if (q.params > 5) /* of the 20 that a function may push */
+        luaL_checkstack(L, 20, "too many parameters");
+    dbl_queue_reserve(L, p, 1);
+    int n = find_statement(L, p, &q), own = 0, ticket = 0;
+    if (kind == DBL_TICKET) {
+        own = dbl_queue_push(L, 1);
+        dbl_ticket_push(L, p->room, q.reading, p->last, n);
+        lua_rawgeti(L, own, DBL_PIPELINE_TICKET);
+        lua_setmetatable(L, -2);
+        ticket = lua_gettop(L);
+    }
+    size_t weight = send(L, p, &q, n);
+    if (weight == 0)
         return 2;
-    lua_pushvalue(L, ticket);
-    dbl_queue_put(L, p, own);
+    if (ticket) {
+        lua_pushvalue(L, ticket);
+        dbl_queue_put_ticket(L, p, own);
+    }
+    dbl_queue_put(p, kind, q.reading, n, weight);
     if (c->most)
         PQsetSingleRowMode(c->pg); /* of the first; dbl_take does it for the next ones */
-    p->unsent += weigh(L, &q);
-    lua_settop(L, ticket);
-    if (dbl_queue_make_room(L, p, own))
+    p->unsent += weight;
+    if (ticket)
+        lua_settop(L, ticket);
+    else
+        lua_pushboolean(L, 1);
+    if (dbl_queue_has_room(p) || dbl_queue_make_room(L, p, 1))
         return 1;
     lua_pushboolean(L, 0);
     return 2;
 }
 
+/* p:query(...) */
+static int pipeline_query(lua_State *L)
+{
+    return dispatch(L, DBL_TICKET);
+}
+
+/* p:send_query(...) */
+static int pipeline_send_query(lua_State *L)
+{
+    return dispatch(L, DBL_BARE);
+}
+
 static int pipeline_sync(lua_State *L)
 {
-    Pipeline *p = check_pipeline(L);
+    Pipeline *p = dbl_pipeline(L, 1);
     if (!is_open(L, p))
         return 2;
     if (!PQpipelineSync(p->conn->pg))
@@ -203,96 +215,27 @@ static int pipeline_sync(lua_State *L)
     p->asked = p->last;
     p->open = 0;
     p->group++;
-    dbl_queue_work(L, p, dbl_queue_push(L, 1));
+    dbl_queue_work(L, p, dbl_queue_push(L, 1), 0);
     return push_true(L);
 }
 
 static int pipeline_flush(lua_State *L)
 {
-    Pipeline *p = check_pipeline(L);
+    Pipeline *p = dbl_pipeline(L, 1);
     if (!is_open(L, p))
         return 2;
     if (!dbl_queue_ask(p))
         return dbl_fail_conn(L, p->conn->pg);
-    dbl_queue_work(L, p, dbl_queue_push(L, 1));
+    dbl_queue_work(L, p, dbl_queue_push(L, 1), 0);
     return push_true(L);
 }
 
 /* p:room(): true, or false where Lua must wait. */
 static int pipeline_room(lua_State *L)
 {
-    Pipeline *p = check_pipeline(L);
-    lua_pushboolean(L, is_over(p) || dbl_queue_make_room(L, p, dbl_queue_push(L, 1)));
+    Pipeline *p = dbl_pipeline(L, 1);
+    lua_pushboolean(L, dbl_pipeline_is_over(p) || dbl_queue_make_room(L, p, 1));
     return 1;
-}
-
-/* ---- tickets ---- */
-
-/* Waits for the answer to the ticket at index 1; the pipeline's index is 2: 0 when it
- * is there, else how many values were pushed instead. */
-static int wait_for(lua_State *L, const Result *t, double deadline, int late)
-{
-    Pipeline *p = lua_touserdata(L, 2);
-    Conn *c = p->conn;
-    unsigned number = (unsigned)t->rows;
-    if (!is_over(p)) {
-        check_conn(L, p, 2);
-        if (!is_free(L, p))
-            return 2;
-        if (deadline < DBL_NEVER)
-            set_deadline(p, deadline);
-        if ((int)(number - p->asked) >= 0)
-            dbl_queue_ask(p);
-        c->goal = DBL_GOAL_TAKE;
-    }
-    int own = dbl_queue_push(L, 2);
-    for (;;) {
-        if (is_over(p))
-            return dbl_fail(L, DBL_CONNECTION,
-                            "the pipeline was ended before this query was answered");
-        dbl_queue_take(L, p, own);
-        if (t->status != DBL_TICKET_PENDING)
-            break;
-        if ((int)(number - p->first) < 0)
-            return dbl_fail(L, DBL_MEMORY, "out of memory for the answer to this query");
-        if (PQstatus(c->pg) == CONNECTION_BAD)
-            return dbl_fail_conn(L, c->pg);
-        if (!late && dbl_queue_settle(L, p, own))
-            continue;
-        if (!late && !c->plain) {
-            lua_pushboolean(L, 0);
-            return 1;
-        }
-        c->deadline = p->deadline;
-        return dbl_fail(L, DBL_TIMEOUT, "the query was not answered in time");
-    }
-    c->deadline = is_over(p) ? DBL_NEVER : p->deadline;
-    return 0;
-}
-
-/* ticket:result([seconds]); `false` where Lua must wait.  A third argument says that
- * the deadline has come meanwhile.  Upvalues: the ticket's metatable, the pipeline,
- * the metatable of small results. */
-static int ticket_result(lua_State *L)
-{
-    Result *t = lua_touserdata(L, 1);
-    lua_settop(L, 3);
-    if (!t || !lua_getmetatable(L, 1) || !lua_rawequal(L, -1, lua_upvalueindex(1))) {
-        if (!t || !lua_rawequal(L, -1, lua_upvalueindex(3)))
-            luaL_argerror(L, 1, "ticket expected");
-        lua_settop(L, 1); /* it has become one */
-        return 1;
-    }
-    if (t->status == DBL_TICKET_PENDING) {
-        double deadline = dbl_opt_deadline(L, 2);
-        int late = lua_toboolean(L, 3);
-        lua_settop(L, 1);
-        lua_pushvalue(L, lua_upvalueindex(2));
-        int pushed = wait_for(L, t, deadline, late);
-        if (pushed)
-            return pushed;
-    }
-    return dbl_ticket_give(L, 1, lua_upvalueindex(3));
 }
 
 /* ---- beginning and end ---- */
@@ -301,48 +244,22 @@ static Pipeline *new_pipeline(lua_State *L, Conn *c, double deadline)
 {
     Pipeline *p = dbl_newuserdata(L, sizeof *p);
     memset(p, 0, sizeof *p);
-    p->mark = &mark;
+    dbl_pipeline_mark(p);
     p->conn = c;
     p->turn = c->turn - 1;
     p->room = sizeof(Result);
+    p->row = -1;
+    p->sql = "";
     p->deadline = deadline;
     luaL_getmetatable(L, c->plain && deadline == DBL_NEVER ? PLAIN : PIPELINE);
     lua_setmetatable(L, -2);
-    lua_createtable(L, 4, 0);
+    lua_createtable(L, DBL_PIPELINE_WALK, 0);
     lua_pushvalue(L, 1);
     lua_rawseti(L, -2, DBL_PIPELINE_CONN);
     lua_newtable(L);
     lua_rawseti(L, -2, DBL_PIPELINE_SEEN);
     dbl_setuservalue(L, -2);
     return p;
-}
-
-/* The metatable of the tickets of the pipeline on the top.  wrap, a function of Lua's
- * at that index: makes of ticket:result one that waits. */
-static void new_ticket_class(lua_State *L, int wrap)
-{
-    int p = lua_gettop(L);
-    dbl_getuservalue(L, p);
-    lua_newtable(L);
-    int class = lua_gettop(L);
-    lua_pushliteral(L, "dblink.ticket");
-    lua_pushvalue(L, -1);
-    lua_setfield(L, class, "__name");
-    lua_setfield(L, class, "__metatable");
-    lua_newtable(L);
-    lua_pushvalue(L, class);
-    lua_pushvalue(L, p);
-    dbl_push_small(L);
-    lua_pushcclosure(L, ticket_result, 3);
-    if (lua_isfunction(L, wrap)) {
-        lua_pushvalue(L, wrap);
-        lua_insert(L, -2);
-        lua_call(L, 1, 1);
-    }
-    lua_setfield(L, -2, "result");
-    lua_setfield(L, class, "__index");
-    lua_rawseti(L, p + 1, DBL_PIPELINE_TICKET);
-    lua_settop(L, p);
 }
 
 /* core.pipeline(conn, name, wrap, seconds): name: how those of its statements begin. */
@@ -355,8 +272,8 @@ static int conn_pipeline(lua_State *L)
     double deadline = dbl_opt_deadline(L, 4);
     lua_settop(L, 3);
     Pipeline *p = new_pipeline(L, c, deadline);
-    new_ticket_class(L, 3);
-    dbl_queue_reserve(L, p, dbl_queue_push(L, 4));
+    dbl_answer_class(L, 3);
+    dbl_queue_reserve(L, p, 4);
     lua_settop(L, 4);
     for (int i = 0; i < DBL_PIPELINE_STATEMENTS; i++)
         snprintf(p->statement[i].name, sizeof p->statement[i].name, "%s_%d", name, i + 1);
@@ -373,7 +290,7 @@ static int conn_pipeline(lua_State *L)
 
 /* Sends what closes the pipeline's statements: whether there was something to close.
  * Where SQL has to do it a failed transaction keeps them, as long as the session. */
-static int close_statements(lua_State *L, Pipeline *p, int own)
+static int close_statements(lua_State *L, Pipeline *p)
 {
     PGconn *pg = p->conn->pg;
     int closed = 0, n = p->statements;
@@ -385,10 +302,9 @@ static int close_statements(lua_State *L, Pipeline *p, int own)
         if (s->state == DBL_STATEMENT_BAD || s->state == DBL_STATEMENT_SENT)
             continue;
         lua_pushfstring(L, DBL_HAS_CLOSE_PREPARED ? "%s" : "DEALLOCATE %s", s->name);
-        dbl_queue_reserve(L, p, own);
+        dbl_queue_reserve(L, p, 1);
         if (dbl_send_close(pg, lua_tostring(L, -1))) {
-            lua_pushinteger(L, 0);
-            dbl_queue_put(L, p, own);
+            dbl_queue_put(p, DBL_ODD, 0, 0, 0);
             closed = 1;
         }
         lua_pop(L, 1);
@@ -407,10 +323,10 @@ static int end(lua_State *L, Pipeline *p, int own)
             p->open = 0;
             p->group++;
         }
-        dbl_queue_work(L, p, own);
+        dbl_queue_work(L, p, own, 1);
         if (PQtransactionStatus(pg) == PQTRANS_ACTIVE)
             return 0;
-        if (PQstatus(pg) == CONNECTION_BAD || !close_statements(L, p, own))
+        if (PQstatus(pg) == CONNECTION_BAD || !close_statements(L, p))
             return 1;
     }
 }
@@ -419,14 +335,14 @@ static int end(lua_State *L, Pipeline *p, int own)
  * false where Lua must wait, or the deadline has come. */
 static int pipeline_finish(lua_State *L)
 {
-    Pipeline *p = check_pipeline(L);
+    Pipeline *p = dbl_pipeline(L, 1);
     Conn *c = p->conn;
-    if (is_over(p) || !dbl_conn_is_ours(c))
+    if (dbl_pipeline_is_over(p) || !dbl_conn_is_ours(c))
         return push_true(L);
-    if (!is_free(L, p))
+    if (!dbl_pipeline_is_free(L, p, 1))
         return 2;
     if (!lua_isnoneornil(L, 2))
-        set_deadline(p, dbl_opt_deadline(L, 2));
+        dbl_pipeline_deadline(p, dbl_opt_deadline(L, 2));
     int own = dbl_queue_push(L, 1);
     while (!end(L, p, own) || dbl_conn_barred(c)) {
         if (PQtransactionStatus(c->pg) != PQTRANS_ACTIVE)
@@ -436,7 +352,7 @@ static int pipeline_finish(lua_State *L)
             return 1;
         }
     }
-    if (is_over(p))
+    if (dbl_pipeline_is_over(p))
         return push_true(L);
     c->occupied = 0;
     c->turn++;
@@ -450,7 +366,7 @@ static int pipeline_finish(lua_State *L)
 
 static int pipeline_conn(lua_State *L)
 {
-    check_pipeline(L);
+    dbl_pipeline(L, 1);
     dbl_getuservalue(L, 1);
     lua_rawgeti(L, -1, DBL_PIPELINE_CONN);
     return 1;
@@ -460,13 +376,14 @@ static int pipeline_conn(lua_State *L)
 static int pipeline_class(lua_State *L)
 {
     static const luaL_Reg methods[] = {
-        {"query",  pipeline_query },
-        {"sync",   pipeline_sync  },
-        {"flush",  pipeline_flush },
-        {"room",   pipeline_room  },
-        {"finish", pipeline_finish},
-        {"conn",   pipeline_conn  },
-        {NULL,     NULL           },
+        {"query",      pipeline_query     },
+        {"send_query", pipeline_send_query},
+        {"sync",       pipeline_sync      },
+        {"flush",      pipeline_flush     },
+        {"room",       pipeline_room      },
+        {"finish",     pipeline_finish    },
+        {"conn",       pipeline_conn      },
+        {NULL,         NULL               },
     };
     luaL_newmetatable(L, lua_toboolean(L, 1) ? PLAIN : PIPELINE);
     lua_pushliteral(L, PIPELINE);
@@ -475,6 +392,7 @@ static int pipeline_class(lua_State *L)
     lua_setfield(L, -2, "__metatable");
     lua_newtable(L);
     dbl_setfuncs(L, methods, 0);
+    dbl_setfuncs(L, dbl_answer_methods, 0);
     lua_setfield(L, -2, "__index");
     return 1;
 }

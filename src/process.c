@@ -8,7 +8,7 @@
 #include <stddef.h>
 #include <string.h>
 
-static unsigned forks;
+unsigned dbl_fork_count;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 
 /* A Dl_info.  dladdr is everywhere, but declared only for those who ask for GNU's names. */
@@ -32,19 +32,19 @@ static void *library_of(const void *address, int flags)
 
 static void forked(void)
 {
-    forks++;
+    dbl_fork_count++;
 }
 
 static void begin(void)
 {
     pthread_atfork(NULL, NULL, forked);
-    library_of(&forks, RTLD_NODELETE);
+    library_of(&dbl_fork_count, RTLD_NODELETE);
 }
 
 unsigned dbl_forks(void)
 {
     pthread_once(&once, begin);
-    return forks;
+    return dbl_fork_count;
 }
 
 void *dbl_library_of(const void *address)

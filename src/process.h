@@ -9,6 +9,9 @@
  * lua_State, and Lua unloads what it has loaded. */
 unsigned dbl_forks(void);
 
+/* The count itself, for those who know of such a call. */
+extern unsigned dbl_fork_count;
+
 /* A handle for dlsym: the shared library that holds the address, and what that one
  * is linked with; the whole program where it is linked in.  Nothing is loaded. */
 void *dbl_library_of(const void *address);

@@ -1,24 +1,62 @@
 /*
  * queue.c -- the queries of a pipeline that are under way, in their order.
  *
- * Queries go out in libpq's own batches, and with each batch what has arrived is
- * read, so that neither side ever waits to be read by the other.  Results are made
- * at once and put into their tickets, which stand in a ring until then: a PGresult
- * takes ten times the memory of a small result of ours.
+ * Queries go out in libpq's own batches, and where the socket does not take one at once
+ * what has arrived is read, so that neither side ever waits to be read by the other.
+ * Results are made at once and put into their tickets, which stand in a ring until then:
+ * a PGresult takes ten times the memory of a small result of ours.
  */
 #include "queue.h"
 
+#include "fail.h"
 #include "query.h"
 #include "receive.h"
 #include "result.h"
 #include "ticket.h"
 
 enum {
-    BATCH = 32768,         /* bytes sent between two looks at what has arrived */
-    MOST_UNSENT = 1 << 20, /* bytes that the socket has not taken */
-    MOST_ASKED = 8192,     /* queries without an answer; the server keeps back fewer */
+    BATCH = 65536,           /* bytes sent between two looks at whether the socket takes them */
+    MOST_UNSENT = 1 << 20,   /* bytes that the socket has not taken */
+    MOST_ASKED = 8192,       /* queries without an answer; the server keeps back fewer */
+    MOST_AHEAD = 512 * 1024, /* bytes of queries whose answers may lie with libpq */
     FIRST_RING = 256,
 };
+
+/* ---- the pipeline ---- */
+
+static const char mark;
+
+/* Known by what nobody else's userdata of that size begins with, which costs a fourth
+ * of comparing metatables. */
+Pipeline *dbl_pipeline(lua_State *L, int i)
+{
+    Pipeline *p = lua_touserdata(L, i);
+    if (!p || dbl_rawlen(L, i) != sizeof *p || p->mark != &mark)
+        luaL_argerror(L, i, "pipeline expected");
+    return p;
+}
+
+void dbl_pipeline_mark(Pipeline *p)
+{
+    p->mark = &mark;
+}
+
+int dbl_pipeline_is_free(lua_State *L, const Pipeline *p, int i)
+{
+    if (!dbl_conn_is_ours(p->conn)) {
+        dbl_getuservalue(L, i);
+        lua_rawgeti(L, -1, DBL_PIPELINE_CONN);
+        dbl_conn(L, lua_gettop(L));
+    }
+    if (p->conn->held)
+        dbl_fail(L, DBL_USAGE, DBL_HELD, p->conn->sql);
+    return !p->conn->held;
+}
+
+void dbl_pipeline_deadline(Pipeline *p, double deadline)
+{
+    p->conn->deadline = deadline < p->deadline ? deadline : p->deadline;
+}
 
 /* ---- the ring ---- */
 
@@ -34,41 +72,95 @@ static int slot(unsigned i, unsigned size)
     return (int)(i & (size - 1)) + 1;
 }
 
+static Place *place(const Pipeline *p, unsigned i)
+{
+    return &p->queue[i & (p->size - 1)];
+}
+
 static void get(lua_State *L, const Pipeline *p, int own, unsigned i)
 {
     lua_rawgeti(L, own + 1, slot(i, p->size));
 }
 
-void dbl_queue_reserve(lua_State *L, Pipeline *p, int own)
+/* Puts the value on the top into the ring. */
+static void set(lua_State *L, const Pipeline *p, int own, unsigned i)
+{
+    lua_rawseti(L, own + 1, slot(i, p->size));
+}
+
+unsigned dbl_queue_next(Pipeline *p)
+{
+    while (p->oldest != p->last && place(p, p->oldest)->kind < DBL_BARE)
+        p->oldest++;
+    return p->oldest;
+}
+
+/* What is neither answered nor collected begins here. */
+static unsigned begin(const Pipeline *p)
+{
+    return (int)(p->oldest - p->first) < 0 ? p->oldest : p->first;
+}
+
+static void grow(lua_State *L, Pipeline *p, int own)
 {
     unsigned size = p->size ? p->size * 2 : FIRST_RING;
-    if (p->size - (p->last - p->first) >= 2)
-        return;
+    Place *queue = lua_newuserdata(L, size * sizeof *queue);
+    int memory = lua_gettop(L);
     lua_createtable(L, (int)size, 0);
     for (unsigned i = 1; i <= size; i++) {
         lua_pushboolean(L, 0);
         lua_rawseti(L, -2, (int)i);
     }
-    for (unsigned i = p->first; i != p->last; i++) {
+    for (unsigned i = begin(p); i != p->last; i++) {
         get(L, p, own, i);
         lua_rawseti(L, -2, slot(i, size));
+        queue[i & (size - 1)] = *place(p, i);
     }
-    lua_pushvalue(L, -1);
     lua_rawseti(L, own, DBL_PIPELINE_RING);
-    lua_replace(L, own + 1);
+    lua_pushvalue(L, memory);
+    lua_rawseti(L, own, DBL_PIPELINE_QUEUE);
+    p->queue = queue;
     p->size = size;
 }
 
-void dbl_queue_put(lua_State *L, Pipeline *p, int own)
+void dbl_queue_reserve(lua_State *L, Pipeline *p, int i)
 {
-    lua_rawseti(L, own + 1, slot(p->last++, p->size));
+    if (p->size - (p->last - begin(p)) >= 2)
+        return;
+    int top = lua_gettop(L);
+    dbl_queue_next(p);
+    if (p->size - (p->last - begin(p)) < 2)
+        grow(L, p, dbl_queue_push(L, i));
+    lua_settop(L, top);
+}
+
+void dbl_queue_put(Pipeline *p, int kind, int reading, int statement, size_t weight)
+{
+    *place(p, p->last++) = (Place){
+        .kind = (unsigned char)kind,
+        .reading = (unsigned char)reading,
+        .statement = (unsigned char)statement,
+        .weight = weight < 1u << 31 ? (unsigned)weight : 1u << 31,
+    };
+    p->ahead += place(p, p->last - 1)->weight;
+    p->owed += kind == DBL_BARE;
     p->open++;
+}
+
+void dbl_queue_put_ticket(lua_State *L, const Pipeline *p, int own)
+{
+    set(L, p, own, p->last);
 }
 
 static void drop_first(lua_State *L, Pipeline *p, int own)
 {
-    lua_pushboolean(L, 0);
-    lua_rawseti(L, own + 1, slot(p->first++, p->size));
+    const Place *k = place(p, p->first);
+    if (k->kind == DBL_TICKET) {
+        lua_pushboolean(L, 0);
+        set(L, p, own, p->first);
+    }
+    p->ahead -= k->weight;
+    p->first++;
 }
 
 /* ---- answers ---- */
@@ -83,42 +175,76 @@ static void learn(lua_State *L, Statement *s, const Conn *c, int conn)
     lua_pop(L, 1);
 }
 
-static void answer_ticket(lua_State *L, Pipeline *p, int own, int ticket)
+/* Whether these are the first rows that the statement of that number has given. */
+static int teaches(const Pipeline *p, int statement, const PGresult *res)
 {
-    const Result *t = lua_touserdata(L, ticket);
-    if (t->status != DBL_TICKET_PENDING)
-        return;
-    lua_rawgeti(L, own, DBL_PIPELINE_CONN);
-    int conn = lua_gettop(L);
-    Statement *s = t->columns > 0 ? &p->statement[t->columns - 1] : NULL;
-    if (s && s->state == DBL_STATEMENT_GOOD && PQresultStatus(p->conn->kept) == PGRES_TUPLES_OK)
-        learn(L, s, p->conn, conn);
-    dbl_ticket_answer(L, p->conn, conn, ticket, p->big, &p->room);
+    return statement > 0 && p->statement[statement - 1].state == DBL_STATEMENT_GOOD &&
+           PQresultStatus(res) == PGRES_TUPLES_OK;
 }
 
-/* The answer to the Parse of a statement.  If it has failed its ticket, which stands
- * behind it, has the error: else it would only hear that something was aborted. */
+static int push_conn(lua_State *L, Pipeline *p, int own, int statement)
+{
+    lua_rawgeti(L, own, DBL_PIPELINE_CONN);
+    int conn = lua_gettop(L);
+    if (teaches(p, statement, p->conn->kept))
+        learn(L, &p->statement[statement - 1], p->conn, conn);
+    return conn;
+}
+
+/* c->kept is the answer to the query there. */
+static void answer_query(lua_State *L, Pipeline *p, int own, unsigned i)
+{
+    int top = lua_gettop(L);
+    Place *k = place(p, i);
+    if (k->kind == DBL_TICKET) {
+        get(L, p, own, i);
+        const Result *t = lua_touserdata(L, top + 1);
+        if (t->status == DBL_TICKET_PENDING)
+            dbl_ticket_answer(L, p->conn, push_conn(L, p, own, t->columns), top + 1, p->big,
+                              &p->room);
+    } else if (k->kind == DBL_BARE) {
+        int conn = push_conn(L, p, own, k->statement);
+        int values = dbl_push_answer(L, p->conn, conn, k->reading, p->big);
+        k->kind = values == 1 ? DBL_KEPT : DBL_FAILED;
+        set(L, p, own, i);
+    }
+    lua_settop(L, top);
+}
+
+/* The answer to the Parse of a statement.  If it has failed the query behind it has the
+ * error: else it would only hear that something was aborted. */
 static void answer_parse(lua_State *L, Pipeline *p, int own, Statement *s)
 {
     ExecStatusType status = PQresultStatus(p->conn->kept);
     s->state = status == PGRES_COMMAND_OK ? DBL_STATEMENT_GOOD : DBL_STATEMENT_BAD;
-    if (status != PGRES_FATAL_ERROR)
-        return;
-    get(L, p, own, p->first + 1);
-    if (lua_type(L, -1) == LUA_TUSERDATA)
-        answer_ticket(L, p, own, lua_gettop(L));
+    if (status == PGRES_FATAL_ERROR && p->first + 1 != p->last)
+        answer_query(L, p, own, p->first + 1);
 }
 
 /* c->kept is the answer to the first command. */
 static void answer(lua_State *L, Pipeline *p, int own)
 {
-    int top = lua_gettop(L);
-    get(L, p, own, p->first);
-    if (lua_type(L, -1) == LUA_TUSERDATA)
-        answer_ticket(L, p, own, top + 1);
-    else if (lua_tointeger(L, -1) > 0)
-        answer_parse(L, p, own, &p->statement[lua_tointeger(L, -1) - 1]);
-    lua_settop(L, top);
+    const Place *k = place(p, p->first);
+    if (k->kind == DBL_PARSE)
+        answer_parse(L, p, own, &p->statement[k->statement - 1]);
+    else
+        answer_query(L, p, own, p->first);
+}
+
+/* Whether this answer to the first query can be read as it is; it is in c->kept then. */
+static int leave(Pipeline *p, PGresult *res)
+{
+    Conn *c = p->conn;
+    const Place *k = place(p, p->first);
+    ExecStatusType status = PQresultStatus(res);
+    if (k->kind != DBL_BARE || (status != PGRES_TUPLES_OK && status != PGRES_COMMAND_OK) ||
+        c->most || PQntuples(res) > 1 || k->reading & (DBL_READ_NULL | DBL_READ_CODECS) ||
+        teaches(p, k->statement, res))
+        return 0;
+    p->reading = k->reading;
+    PQclear(c->kept);
+    c->kept = res;
+    return 1;
 }
 
 /* After DISCARD ALL the statements are none any more. */
@@ -133,7 +259,7 @@ static void note_command(Pipeline *p, PGresult *res)
     c->discarded |= before;
 }
 
-/* If the answer cannot be kept (Lua raises) its ticket stays without one. */
+/* If the answer cannot be kept (Lua raises) its query stays without one. */
 static void take_result(lua_State *L, Pipeline *p, int own, PGresult *res)
 {
     Conn *c = p->conn;
@@ -166,11 +292,18 @@ static void take_piece(Pipeline *p)
     c->whole = NULL;
 }
 
-void dbl_queue_take(lua_State *L, Pipeline *p, int own)
+/* Whether the next thing to be taken is an answer that stays with libpq. */
+static int is_left(const Pipeline *p, unsigned end)
+{
+    return p->first != p->last && !p->inside && (int)(p->first - end) >= 0 &&
+           place(p, p->first)->kind == DBL_BARE;
+}
+
+int dbl_queue_take(lua_State *L, Pipeline *p, int own, unsigned end)
 {
     PGresult *res;
     Conn *c = p->conn;
-    while (!dbl_is_busy(c)) {
+    while (!is_left(p, end) && !dbl_is_busy(c)) {
         switch (dbl_take(c, &res)) {
         case DBL_RESULT:
             take_result(L, p, own, res);
@@ -184,13 +317,55 @@ void dbl_queue_take(lua_State *L, Pipeline *p, int own)
                     dbl_conn_sever(c); /* for libpq all is answered: the server is out of step */
                 else
                     dbl_check_memory(c);
-                return;
+                return 0;
             }
             drop_first(L, p, own);
             p->inside = p->big = c->failed = 0;
             c->bytes = 0;
         }
     }
+    return is_left(p, end) && !dbl_is_busy(c);
+}
+
+int dbl_queue_read(lua_State *L, Pipeline *p, int i)
+{
+    Conn *c = p->conn;
+    if (dbl_queue_next(p) != p->first || p->inside || dbl_pipeline_is_over(p) ||
+        !dbl_conn_is_ours(c) || c->held || c->most || c->astray || PQisBusy(c->pg) ||
+        *PQerrorMessage(c->pg) || PQstatus(c->pg) == CONNECTION_BAD)
+        return 0;
+    PGresult *res = PQgetResult(c->pg);
+    if (!res || PQresultStatus(res) == PGRES_PIPELINE_SYNC || !leave(p, res)) {
+        int top = lua_gettop(L);
+        if (res)
+            take_result(L, p, dbl_queue_push(L, i), res);
+        lua_settop(L, top);
+        return 0;
+    }
+    note_command(p, res);
+    PQclear(PQgetResult(c->pg)); /* the end of it, which is NULL */
+    p->ahead -= place(p, p->first++)->weight;
+    return 1;
+}
+
+void dbl_queue_given(Pipeline *p)
+{
+    p->oldest++;
+    p->owed--;
+    p->given++;
+}
+
+int dbl_queue_give(lua_State *L, Pipeline *p, int own)
+{
+    int kind = place(p, p->oldest)->kind, failed = kind == DBL_FAILED;
+    if (kind == DBL_BARE)
+        return dbl_fail(L, DBL_MEMORY, "out of memory for the answer to this query");
+    if (failed)
+        lua_pushnil(L);
+    get(L, p, own, p->oldest);
+    lua_pushboolean(L, 0);
+    set(L, p, own, p->oldest);
+    return 1 + failed;
 }
 
 /* ---- going on ---- */
@@ -201,17 +376,27 @@ int dbl_queue_ask(Pipeline *p)
     return PQsendFlushRequest(p->conn->pg);
 }
 
-/* What is driven at then: that all is sent, or that there is something to take. */
-void dbl_queue_work(lua_State *L, Pipeline *p, int own)
+static int flush(Pipeline *p)
+{
+    if (PQflush(p->conn->pg) > 0)
+        return 0;
+    p->unsent = 0;
+    p->conn->goal = DBL_GOAL_TAKE;
+    return 1;
+}
+
+/* What is driven at then: that all is sent, or that there is something to take.  Where the
+ * socket takes all at once nothing needs to be read. */
+void dbl_queue_work(lua_State *L, Pipeline *p, int own, int all)
 {
     Conn *c = p->conn;
+    int much = p->ahead > MOST_AHEAD;
+    if (flush(p) && !all && !much)
+        return;
     c->goal = DBL_GOAL_ROOM;
     dbl_step(c);
-    dbl_queue_take(L, p, own);
-    if (PQflush(c->pg) > 0)
-        return;
-    p->unsent = 0;
-    c->goal = DBL_GOAL_TAKE;
+    dbl_queue_take(L, p, own, all || much ? p->last : p->first);
+    flush(p);
 }
 
 int dbl_queue_settle(lua_State *L, const Pipeline *p, int own)
@@ -222,27 +407,34 @@ int dbl_queue_settle(lua_State *L, const Pipeline *p, int own)
     return settled;
 }
 
-/* Whether there is room for one more, after some work. */
-static int has_room(lua_State *L, Pipeline *p, int own)
+static int is_full(const Pipeline *p)
 {
-    if (p->unsent < BATCH && p->last - p->first < MOST_ASKED)
+    return p->unsent > MOST_UNSENT || p->last - p->first >= MOST_ASKED;
+}
+
+int dbl_queue_has_room(const Pipeline *p)
+{
+    return p->unsent < BATCH && p->last - p->first < MOST_ASKED;
+}
+
+/* Whether there is room for one more, after some work. */
+static int find_room(lua_State *L, Pipeline *p, int own)
+{
+    if (dbl_queue_has_room(p))
         return 1;
-    dbl_queue_work(L, p, own);
-    if (PQstatus(p->conn->pg) == CONNECTION_BAD)
+    dbl_queue_work(L, p, own, is_full(p));
+    if (PQstatus(p->conn->pg) == CONNECTION_BAD || !is_full(p))
         return 1;
-    if (p->unsent > MOST_UNSENT)
-        return 0;
-    if (p->last - p->first < MOST_ASKED)
-        return 1;
-    if (p->asked != p->last)
+    if (p->unsent <= MOST_UNSENT && p->asked != p->last)
         dbl_queue_ask(p);
     return 0;
 }
 
-int dbl_queue_make_room(lua_State *L, Pipeline *p, int own)
+int dbl_queue_make_room(lua_State *L, Pipeline *p, int i)
 {
-    while (!has_room(L, p, own))
-        if (!dbl_queue_settle(L, p, own))
-            return 0;
-    return 1;
+    int top = lua_gettop(L), own = dbl_queue_push(L, i), found;
+    while (!(found = find_room(L, p, own)) && dbl_queue_settle(L, p, own))
+        ;
+    lua_settop(L, top);
+    return found;
 }

@@ -171,6 +171,24 @@ int dbl_binary_traits(lua_State *L, const PGresult *description, int reading, in
     return ok ? traits : -1;
 }
 
+void dbl_result_values(lua_State *L, const PGresult *pg, int reading)
+{
+    int columns = PQnfields(pg);
+    for (int i = 0; i < columns; i++) {
+        int size = PQgetlength(pg, 0, i);
+        if (size == 0 && PQgetisnull(pg, 0, i)) {
+            lua_pushnil(L);
+            continue;
+        }
+        Column c = {.oid = PQftype(pg, i), .binary = PQfformat(pg, i) != 0};
+        resolve(L, &c, reading, 0);
+        if (!c.decode(L, c.type, PQgetvalue(pg, 0, i), (size_t)size)) {
+            c.name = PQfname(pg, i);
+            dbl_column_error(L, &c);
+        }
+    }
+}
+
 /* The bytes that a copy of names, values and command takes; SMALL_BYTES or more
  * where it is not worth the copy. */
 static size_t measure(PGresult *pg, int rows, int columns)

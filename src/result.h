@@ -65,6 +65,9 @@ size_t dbl_result_size(PGresult *pg);
 void dbl_result_make(lua_State *L, Result *r, PGresult *pg, int reading);
 void dbl_push_small(lua_State *L);
 
+/* Pushes the values of the one row of *pg, without a result; no codecs and no `null`. */
+void dbl_result_values(lua_State *L, const PGresult *pg, int reading);
+
 /* The decoder of columns whose type cannot be read in binary: 0, always. */
 Decoder dbl_unreadable;
 

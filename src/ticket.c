@@ -34,10 +34,15 @@ static int make_inside(lua_State *L, const Conn *c, int ticket, size_t *room)
     return 1;
 }
 
-/* Pushes c->kept as dbl_push_kept does, whatever the connection itself is about. */
-static int push_answer(lua_State *L, Conn *c, int conn, int reading)
+int dbl_push_answer(lua_State *L, Conn *c, int conn, int reading, int over)
 {
-    double deadline = c->deadline; /* of who waits for another ticket */
+    if (over && PQresultStatus(c->kept) == PGRES_TUPLES_OK) {
+        c->over = (unsigned char)over;
+        dbl_fail_stopped(L, c);
+        c->over = 0;
+        return 2;
+    }
+    double deadline = c->deadline; /* of who waits for another one */
     c->reading = (unsigned char)reading;
     c->own_null = 0;
     int values = dbl_push_kept(L, c, conn);
@@ -48,17 +53,11 @@ static int push_answer(lua_State *L, Conn *c, int conn, int reading)
 void dbl_ticket_answer(lua_State *L, Conn *c, int conn, int ticket, int over, size_t *room)
 {
     Result *t = lua_touserdata(L, ticket);
-    int values = 2;
-    if (over && PQresultStatus(c->kept) == PGRES_TUPLES_OK) {
-        c->over = (unsigned char)over;
-        dbl_fail_stopped(L, c);
-        c->over = 0;
-    } else if (make_inside(L, c, ticket, room)) {
+    if (!over && make_inside(L, c, ticket, room)) {
         dbl_tell(L, c, conn);
         return;
-    } else {
-        values = push_answer(L, c, conn, t->reading);
     }
+    int values = dbl_push_answer(L, c, conn, t->reading, over);
     if (values == 1) {
         lua_createtable(L, 1, 0);
         lua_insert(L, -2);

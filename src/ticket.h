@@ -23,6 +23,10 @@ void dbl_ticket_push(lua_State *L, size_t size, int reading, unsigned number, in
  * at that stack index; conn: its connection's.  room: what the next ticket should have. */
 void dbl_ticket_answer(lua_State *L, Conn *c, int conn, int ticket, int over, size_t *room);
 
+/* Pushes c->kept as dbl_push_kept does, whatever the connection itself is about, or why it
+ * was thrown away: how many values. */
+int dbl_push_answer(lua_State *L, Conn *c, int conn, int reading, int over);
+
 /* Pushes what the answered ticket gives: how many values.  small: the stack index of the
  * metatable that it then has if it is the result itself. */
 int dbl_ticket_give(lua_State *L, int ticket, int small);

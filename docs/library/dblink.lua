@@ -292,6 +292,26 @@ local pipeline = {}
 ---@return dblink.error? err
 function pipeline:query(sql, ...) end
 
+---@param sql string|dblink.statement|table
+---@param ... any
+---@return true? sent
+---@return dblink.error? err
+function pipeline:send_query(sql, ...) end
+
+---@param seconds? number
+---@return dblink.result? result nil alone: all are collected
+---@return dblink.error? err
+function pipeline:get_result(seconds) end
+
+---@return fun(p: dblink.pipeline): integer?, any, any, any, any
+---@return dblink.pipeline self
+function pipeline:values() end
+
+---@param seconds? number
+---@return integer? n the number of the query; nil alone: all are collected
+---@return any ... the values, or an error and the number of the query
+function pipeline:next_values(seconds) end
+
 ---@return true? sent
 ---@return dblink.error? err
 function pipeline:sync() end

@@ -52,6 +52,17 @@ local ways = {
     for i = 1, n do assert(writer:write(LINE:format(i))) end
     assert(writer:finish())
   end,
+  collected = function(n)
+    local p = assert(conn:pipeline())
+    for i = 1, n do
+      assert(p:send_query("select $1::int8, 'and a text'", i))
+      if i % 1000 == 0 then
+        p:sync()
+        for _, v in p:values() do assert(v) end
+      end
+    end
+    assert(p:close())
+  end,
   pipeline = function(n)
     local p = assert(conn:pipeline())
     for i = 1, n do
@@ -61,7 +72,7 @@ local ways = {
     assert(p:close())
   end,
 }
-local ORDER = { "rows", "binary", "budget", "coroutine", "copy_out", "copy_in", "pipeline" }
+local ORDER = { "rows", "binary", "budget", "coroutine", "copy_out", "copy_in", "pipeline", "collected" }
 
 local n, bad = tonumber(arg[1]) or 10000000, false
 for _, way in ipairs(arg[2] and { select(2, (unpack or table.unpack)(arg)) } or ORDER) do

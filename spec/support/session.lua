@@ -189,7 +189,21 @@ if core.methods.pipeline then
     if err.sqlstate ~= "22012" then check(nil, err) end
     _, err = after:result()
     if err.kind ~= "pipeline_aborted" then check(nil, err) end
+    for i = 1, 4 do check(p:send_query("select $1::int, generate_series(1, $1)", i)) end
+    check(p:sync())
+    expect(check(p:get_result())(1, 1), 1)
+    for last = 2, 4 do
+      for i = 1, last do
+        local n, v, row = p:next_values()
+        check(n, v)
+        expect(v, last)
+        expect(row, i)
+      end
+    end
+    expect(p:next_values(), nil)
+    check(p:send_query "select 8")
     check(p:close())
+    expect(check(p:get_result())(1, 1), 8)
   end)
 end
 

@@ -26,35 +26,67 @@ local function complete(class)
     return ok, err
   end
 
+  -- For a loop: the values of all rows that are to be collected, behind the number of their query.
+  local give_values = Pipeline.give_values
+  Pipeline.give_values = nil
+  function Pipeline:values() return give_values, self end
+
   function class:__close() Pipeline.close(self) end
 end
 
 local waiting = core.pipeline_class(false)
 do
   local Pipeline = waiting.__index
-  local query, room, conn_of = Pipeline.query, Pipeline.room, Pipeline.conn
+  local room, conn_of, give_values = Pipeline.room, Pipeline.conn, Pipeline.next_values
 
-  function Pipeline:query(...)
-    local ticket, err = query(self, ...)
-    if err ~= false then return ticket, err end
-    local conn = conn_of(self)
-    repeat
-      if not await.settle(conn) then -- the time of the whole is up
-        local ok
-        ok, err = self:close()
-        if not ok then return nil, err end
-      end
-    until room(self)
-    return ticket
+  -- What sends, and waits where there is no room.
+  local function sending(send)
+    return function(self, ...)
+      local sent, err = send(self, ...)
+      if err ~= false then return sent, err end
+      local conn = conn_of(self)
+      repeat
+        if not await.settle(conn) then -- the time of the whole is up
+          local ok
+          ok, err = self:close()
+          if not ok then return nil, err end
+        end
+      until room(self)
+      return sent
+    end
   end
+
+  -- What gives an answer, and waits for it.
+  local function collecting(collect)
+    local function go_on(self, answer, ...)
+      if answer ~= false then return answer, ... end
+      return go_on(self, collect(self, nil, not await.settle(conn_of(self))))
+    end
+    return function(self, seconds) return go_on(self, collect(self, seconds)) end
+  end
+
+  Pipeline.query, Pipeline.send_query = sending(Pipeline.query), sending(Pipeline.send_query)
+  Pipeline.get_result, Pipeline.next_values = collecting(Pipeline.get_result), collecting(Pipeline.next_values)
   Pipeline.room = nil
+
+  local function raise(n, err, ...)
+    if n == nil and err ~= nil then error(err, 0) end
+    return n, err, ...
+  end
+
+  local function go_on(self, n, ...)
+    if n ~= false then return raise(n, ...) end
+    await.check_loop(conn_of(self), "p:next_values()")
+    return raise(Pipeline.next_values(self))
+  end
+
+  function Pipeline:give_values() return go_on(self, give_values(self)) end
 end
 
 local plain = core.pipeline_class(true)
 plain.__index.room = nil
 
-complete(waiting)
-complete(plain)
+for _, class in ipairs { waiting, plain } do complete(class) end
 
 local OPTIONS = { timeout = true }
 
@@ -76,7 +108,9 @@ function methods:pipeline(options)
       return res, err
     end
   end
-  local p, err = await.begin(core.pipeline, self, statement.new_name(), not state(self).plain and wrap or nil, timeout)
+  -- Each query names its statement, so the name is short.
+  local name = statement.new_name "d"
+  local p, err = await.begin(core.pipeline, self, name, not state(self).plain and wrap or nil, timeout)
   if p then state(self).occupant = p end
   return p, err
 end

@@ -24,12 +24,12 @@ function class:__tostring()
 end
 
 local names = 0
-local salt = ("dblink_%x"):format(math.floor(core.now() * 1e6) % 2 ^ 31)
+local salt = ("%x"):format(math.floor(core.now() * 1e6) % 2 ^ 31)
 
 -- A name that others on the same session, or behind the same pooler, do not have.
-local function new_name()
+local function new_name(prefix)
   names = names + 1
-  return salt .. "_" .. names
+  return (prefix or "dblink_") .. salt .. "_" .. names
 end
 
 local function new(conn, sql, name)
