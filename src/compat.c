@@ -144,7 +144,7 @@ void dbl_pushint8(lua_State *L, long long value)
 #if DBL_HAS_INTEGER
     lua_pushinteger(L, (lua_Integer)value);
 #else
-    if (value >= -(1LL << 53) && value <= 1LL << 53) {
+    if (value >= -DBL_EXACT && value <= DBL_EXACT) {
         lua_pushnumber(L, (lua_Number)value);
     } else {
         char digits[24];

@@ -72,6 +72,7 @@ void dbl_getprivate(lua_State *L, const char *name);
 
 /* An int8: an integer where Lua has them; else a number while that is exact,
  * and beyond it the decimal digits as a string. */
+#define DBL_EXACT (1LL << 53)
 void dbl_pushint8(lua_State *L, long long value);
 
 /* What tostring() gives, pushed; NULL never. */

@@ -29,6 +29,7 @@
 #include "result.h"
 #include "row.h"
 #include "send.h"
+#include "sheet.h"
 #include "text.h"
 #include "stream.h"
 
@@ -264,7 +265,7 @@ int luaopen_dblink_core(lua_State *L)
         dbl_send_functions,  dbl_receive_functions, dbl_cancel_functions,  dbl_escape_functions,
         dbl_copy_functions,  dbl_notify_functions,  dbl_hooks_functions,   dbl_crowd_functions,
         dbl_pair_functions,  dbl_literal_functions, dbl_stream_functions,  dbl_pipeline_functions,
-        dbl_relay_functions, dbl_direct_functions,  dbl_lookup_functions,
+        dbl_relay_functions, dbl_direct_functions,  dbl_lookup_functions,  dbl_sheet_functions,
     };
     dbl_fail_open(L);
     dbl_null_open(L);
@@ -292,6 +293,10 @@ int luaopen_dblink_core(lua_State *L)
     lua_setfield(L, -2, "features");
     push_methods(L);
     lua_setfield(L, -2, "methods");
+    dbl_result_metatables(L);
+    lua_getfield(L, -1, "methods");
+    lua_setfield(L, -4, "result_methods");
+    lua_pop(L, 2);
     lua_pushinteger(L, PQlibVersion());
     lua_setfield(L, -2, "libpq_version");
     lua_pushliteral(L, VERSION);

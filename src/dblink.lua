@@ -12,6 +12,7 @@ require "dblink.transaction"
 require "dblink.stream"
 require "dblink.statement"
 require "dblink.pipeline"
+require "dblink.rows"
 
 local dblink = {
   _VERSION = core.version,

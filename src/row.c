@@ -55,7 +55,7 @@ static void convert(lua_State *L, int f, int array)
     }
 }
 
-static void push_null(lua_State *L, const Result *r, int result)
+void dbl_push_sentinel(lua_State *L, const Result *r, int result)
 {
     if (r->reading & DBL_READ_NULL)
         push_special(L, result, "null", 0);
@@ -67,7 +67,7 @@ static inline void push_cell(lua_State *L, const Result *r, int result, Cell cel
 {
     const Column *c = &r->column[column];
     if (!cell.value) {
-        push_null(L, r, result);
+        dbl_push_sentinel(L, r, result);
         return;
     }
     if (!c->decode(L, c->type, cell.value, (size_t)cell.size))

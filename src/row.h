@@ -15,6 +15,9 @@ int dbl_check_shape(lua_State *L, int i, const Result *r);
 /* Pushes one value; result: the stack index of r. */
 void dbl_push_value(lua_State *L, const Result *r, int result, int row, int column);
 
+/* Pushes what stands for NULL; result: the stack index of r. */
+void dbl_push_sentinel(lua_State *L, const Result *r, int result);
+
 /* Pushes a table for a row: by name or as an array with n.  names: the stack
  * index of what dbl_push_names pushed, or 0. */
 void dbl_push_row(lua_State *L, const Result *r, int result, int row, int shape, int names);

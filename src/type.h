@@ -75,6 +75,13 @@ int dbl_epoch(lua_State *L);
 
 Decoder dbl_decode_raw;
 
+/* What some decoders push, without a lua_State: the number (of a bool 1 or 0).  0 where the
+ * bytes are none, and where a double does not hold it. */
+typedef int (*Reader)(const char *s, size_t size, double *number);
+
+/* That of a decoder, or NULL. */
+Reader dbl_reader(Decoder *decode);
+
 /* An array of elements of the type, in text and in binary: a table with n, in
  * which dblink.null stands for NULL. */
 Decoder dbl_array_text;

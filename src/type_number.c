@@ -31,9 +31,8 @@ static int bool_binary(lua_State *L, const Type *type, const char *s, size_t siz
     return 1;
 }
 
-static int int_text(lua_State *L, const Type *type, const char *s, size_t size)
+static int read_int(const char *s, size_t size, long long *value)
 {
-    (void)type;
     const char *end = s + size;
     unsigned long long n = 0;
     int negative = size > 0 && *s == '-';
@@ -48,7 +47,17 @@ static int int_text(lua_State *L, const Type *type, const char *s, size_t size)
     }
     if (n > (unsigned long long)LLONG_MAX + (unsigned)negative)
         return 0;
-    dbl_pushint8(L, negative ? (long long)-n : (long long)n);
+    *value = negative ? (long long)-n : (long long)n;
+    return 1;
+}
+
+static int int_text(lua_State *L, const Type *type, const char *s, size_t size)
+{
+    long long value;
+    (void)type;
+    if (!read_int(s, size, &value))
+        return 0;
+    dbl_pushint8(L, value);
     return 1;
 }
 
@@ -141,11 +150,16 @@ static int slow_double(const char *s, size_t size, double *value)
     return end == copy + size;
 }
 
+static int read_double(const char *s, size_t size, double *value)
+{
+    return quick_double(s, s + size, value) || slow_double(s, size, value);
+}
+
 static int float_text(lua_State *L, const Type *type, const char *s, size_t size)
 {
     double value;
     (void)type;
-    if (!quick_double(s, s + size, &value) && !slow_double(s, size, &value))
+    if (!read_double(s, size, &value))
         return 0;
     lua_pushnumber(L, value);
     return 1;
@@ -184,6 +198,59 @@ static int float8_binary(lua_State *L, const Type *type, const char *s, size_t s
     memcpy(&value, &bits, 8);
     lua_pushnumber(L, value);
     return 1;
+}
+
+/* The same without a lua_State: the number, where a double holds it. */
+
+static int exactly(long long value, double *number)
+{
+    *number = (double)value;
+    return value >= -DBL_EXACT && value <= DBL_EXACT;
+}
+
+static int number_of_int(const char *s, size_t size, double *number)
+{
+    long long value;
+    return read_int(s, size, &value) && exactly(value, number);
+}
+
+static int number_of_int2(const char *s, size_t size, double *number)
+{
+    return size == 2 && exactly((short)dbl_get16(s), number);
+}
+
+static int number_of_int4(const char *s, size_t size, double *number)
+{
+    return size == 4 && exactly((int)dbl_get32(s), number);
+}
+
+static int number_of_int8(const char *s, size_t size, double *number)
+{
+    return size == 8 && exactly((long long)dbl_get64(s), number);
+}
+
+static int number_of_bool(const char *s, size_t size, double *number)
+{
+    return size == 1 && (*s == 't' || *s == 'f') && exactly(*s == 't', number);
+}
+
+Reader dbl_reader(Decoder *decode)
+{
+    static const struct {
+        Decoder *decode;
+        Reader read;
+    } readers[] = {
+        {int_text,    number_of_int },
+        {int2_binary, number_of_int2},
+        {int4_binary, number_of_int4},
+        {int8_binary, number_of_int8},
+        {float_text,  read_double   },
+        {bool_text,   number_of_bool},
+    };
+    for (unsigned i = 0; i < sizeof readers / sizeof readers[0]; i++)
+        if (readers[i].decode == decode)
+            return readers[i].read;
+    return NULL;
 }
 
 /* The four decimal digits of group i; groups that were not sent are zero. */

@@ -1,0 +1,94 @@
+/*
+ * sheet.c -- values of a result as plain memory, some rows at a time.
+ *
+ * What C makes of a row through Lua's API, LuaJIT cannot compile.  What Lua reads
+ * from memory by ffi it can, with the loop around it: a table of a row that the
+ * loop does not keep is then not even made.  See rows.lua, which knows these
+ * structures by the same layout.
+ */
+#include "sheet.h"
+
+#include <stddef.h>
+
+#include "result.h"
+#include "row.h"
+
+enum { ROOM = 64 }; /* rows */
+
+enum { NOTHING, NUMBER, TEXT, BOOLEAN, OTHER }; /* OTHER: ask the result */
+
+typedef struct Value {
+    double number;
+    const char *text;
+    int size, kind;
+} Value;
+
+typedef struct Sheet {
+    int (*fill)(struct Sheet *);
+    const unsigned char *cleared;
+    const Result *result;
+    int row;
+    Value *values;
+    Reader reader[]; /* of each column; NULL: its bytes are the value */
+} Sheet;
+
+static void read_value(const Column *c, Reader read, Cell cell, Value *v)
+{
+    v->text = cell.value;
+    v->size = cell.size;
+    if (!cell.value)
+        v->kind = NOTHING;
+    else if (!read)
+        v->kind = TEXT;
+    else if (!read(cell.value, (size_t)cell.size, &v->number))
+        v->kind = OTHER;
+    else
+        v->kind = c->type->traits & DBL_JSON_BOOL ? BOOLEAN : NUMBER;
+}
+
+/* The next rows: how many, -1 where the result was cleared.  Called by ffi, without a lua_State. */
+static int fill(Sheet *s)
+{
+    const Result *r = s->result;
+    Value *v = s->values;
+    int n = 0;
+    if (r->cleared)
+        return -1;
+    for (; n < ROOM && s->row < r->rows; n++, s->row++)
+        for (int j = 0; j < r->columns; j++)
+            read_value(&r->column[j], s->reader[j], dbl_cell(r, s->row, j), v++);
+    return n;
+}
+
+static int is_plain(const Column *c)
+{
+    return !c->codec && (c->decode == dbl_decode_raw || dbl_reader(c->decode));
+}
+
+/* core.sheet(res, shape): a sheet, the shape, the names (see row.h), and what stands for
+ * NULL; or nil where that is not worth it or cannot be. */
+static int sheet(lua_State *L)
+{
+    static const char *const shapes[] = {"row", "array", "values"};
+    const Result *r = dbl_result(L, 1);
+    int shape = dbl_check_shape(L, 2, r);
+    if (!r->pg || r->columns == 0)
+        return 0;
+    for (int j = 0; j < r->columns; j++)
+        if (!is_plain(&r->column[j]))
+            return 0;
+    size_t columns = (size_t)r->columns;
+    Sheet *s = dbl_newuserdata(L, sizeof *s + columns * (sizeof(Reader) + ROOM * sizeof(Value)));
+    *s = (Sheet){fill, &r->cleared, r, 0, (Value *)(void *)&s->reader[columns]};
+    for (size_t j = 0; j < columns; j++)
+        s->reader[j] = dbl_reader(r->column[j].decode);
+    lua_pushstring(L, shapes[shape]);
+    dbl_push_names(L, r);
+    dbl_push_sentinel(L, r, 1);
+    return 4;
+}
+
+const luaL_Reg dbl_sheet_functions[] = {
+    {"sheet", sheet},
+    {NULL,    NULL },
+};
