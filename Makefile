@@ -101,7 +101,7 @@ proof: setup.build setup.server
 	@$(AGAIN) -s build LUA=5.4
 	@$(call LUA_ENV,lua5.4) $(PG) lua5.4 spec/support/peak.lua $(ROWS)
 
-# A session that uses all operations, once for each thing that can fail. KIND: lua, libpq or wire.
+# A session that uses all operations, once for each thing that can fail. KIND: lua, libpq, system or wire.
 torture: setup.build setup.server
 	@$(AGAIN) -s build LUA="$(ONE_LUA)"
 	@$(CC) -std=gnu99 -O1 -g -rdynamic -o build/faults spec/support/faults.c $$(pkg-config --cflags --libs $(ONE_LUA)) -ldl

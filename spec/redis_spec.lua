@@ -21,8 +21,8 @@ describe("a module of Redis 7 #redis #heavy", function()
 
   setup(function()
     local version = host.lua:gsub("lua", "")
-    host.sh(("make -s -C examples/redis LUA=%s BUILD=%s"):format(version,
-      host.folder:match "^/" and host.folder or "../../" .. host.folder))
+    host.sh(("make -s -C examples/redis LUA=%s BUILD=%s CFLAGS='-O2 -g %s'"):format(version,
+      host.folder:match "^/" and host.folder or "../../" .. host.folder, host.flags))
     socket, name = server.root .. "/redis.sock", server.name "redis"
     -- redis-server is a name of redis-check-rdb, and that one's package starts no service
     redis = assert(io.popen(("exec setpriv --pdeathsig KILL bash -c 'exec -a redis-server redis-check-rdb " ..

@@ -107,7 +107,7 @@ for where, way in pairs(ways) do
         settings { isolation = "serializable", read_only = true, deferrable = true })
       assert.same({ "repeatable read", "off", "off", n = 3 },
         settings { isolation = "repeatable read", read_only = false, deferrable = false, retries = 3 })
-      for _, bad in ipairs { { isolation = "high" }, { read_only = 1 }, { retries = "3" }, { timeout = 1 } } do
+      for _, bad in ipairs { { isolation = "high" }, { read_only = 1 }, { retries = "3" }, { patience = 1 } } do
         assert.has_error(function() conn:transaction(function() end, bad) end)
       end
       assert.has_error(function() conn:transaction() end)
@@ -198,6 +198,51 @@ for where, way in pairs(ways) do
       assert.is_nil(res)
       assert.equal("usage", err.kind)
       assert.equal("", list())
+    end)
+
+    sentence("has one time for all of it, after which it is rolled back", function()
+      local calls = 0
+      local function slowly(seconds)
+        return function()
+          calls = calls + 1
+          assert(insert(calls))
+          assert(conn:query("select pg_sleep($1)", seconds))
+          local ok, err = conn:query("select pg_sleep($1)", seconds)
+          if ok then return "in time" end
+          assert.is_nil(conn:query "select pg_sleep(60)") -- whoever goes on has no other time
+          return nil, err
+        end
+      end
+      local res, err = conn:transaction(slowly(0.2), { timeout = 0.3 })
+      assert.is_nil(res)
+      assert.equal("timeout", err.kind)
+      assert.is_false(err.connection_lost)
+      assert.equal("", list())
+      assert.equal("in time", conn:transaction(slowly(0), { timeout = 30 }))
+      assert.equal("2", list())
+      assert.equal(1, conn:query "select 1 from pg_sleep(0.35)"(1, 1)) -- and nothing of it is left
+      assert.is_nil(conn:timeout())
+    end)
+
+    sentence("is not committed after its time, nor tried again", function()
+      local core = require "dblink.core"
+      local ends
+      local res, err = conn:transaction(function()
+        assert(insert(1))
+        repeat until core.now() > ends
+        return true
+      end, (function() ends = core.now() + 0.05 return { timeout = 0.05 } end)())
+      assert.is_nil(res)
+      assert.equal("timeout", err.kind)
+      assert.equal("", list())
+      ends = core.now() + 0.1
+      res, err = conn:transaction(function()
+        return conn:query "do $$ begin raise sqlstate '40001'; end $$"
+      end, { timeout = 0.1, retries = 1e9 })
+      assert.is_nil(res)
+      assert.equal("timeout", err.kind)
+      assert.is_true(core.now() >= ends)
+      assert.error_matches(function() conn:transaction(print, { timeout = "soon" }) end, "timeout cannot be soon")
     end)
 
     sentence("survives a connection that is lost or closed", function()

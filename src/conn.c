@@ -23,7 +23,7 @@ Conn *dbl_conn_new(lua_State *L)
     Conn *c = dbl_newuserdata(L, sizeof *c);
     memset(c, 0, sizeof *c);
     c->closed = 1;
-    c->deadline = DBL_NEVER;
+    c->deadline = c->last = c->limit = DBL_NEVER;
     c->hooks = dbl_hooks(L);
     c->memory = c->notices.memory = c->notifications.memory = dbl_memory(L);
     c->born = dbl_forks();

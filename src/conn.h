@@ -56,6 +56,8 @@ typedef struct Conn {
     Request *requests;         /* to cancel, that are or were under way */
     const dblink_hooks *hooks; /* of the host, or NULL */
     double deadline;           /* of the operation under way, or DBL_NEVER */
+    double last;               /* the deadline of the last query */
+    double limit;              /* of all that goes on until it is lifted: a transaction's */
     size_t budget;             /* bytes that the rows of a query may have, or 0 */
     size_t most, bytes;        /* the same of the query under way, and how many they have */
     lua_Integer clock;         /* counts the uses of cached statements */
@@ -66,6 +68,7 @@ typedef struct Conn {
     unsigned char need;        /* what the last step wanted */
     unsigned char closed;
     unsigned char fresh;     /* sent just now: nothing can have arrived yet */
+    unsigned char again;     /* the next query is another try of the last, within its time */
     unsigned char failed;    /* kept is the first error of the query */
     unsigned char cancelled; /* a cancel was sent while this query ran */
     unsigned char barred;    /* all is read, but a cancel request is under way */

@@ -165,6 +165,26 @@ static int set_deadline(lua_State *L)
     return 0;
 }
 
+/* core.set_limit(conn, deadline or nil): until it is lifted no verb's deadline is later. What it
+ * was before. */
+static int set_limit(lua_State *L)
+{
+    Conn *c = dbl_conn_any(L, 1);
+    double before = c->limit;
+    c->limit = luaL_optnumber(L, 2, DBL_NEVER);
+    if (before == DBL_NEVER)
+        return 0;
+    lua_pushnumber(L, before);
+    return 1;
+}
+
+/* core.again(conn): the query that comes next has the time that the last one leaves it. */
+static int again(lua_State *L)
+{
+    dbl_conn_any(L, 1)->again = 1;
+    return 0;
+}
+
 /* core.decode(oid, "text" or "binary", bytes): a value without a server; or nil and
  * an error.  This is where hostile bytes are tried. */
 static int decode(lua_State *L)
@@ -221,6 +241,8 @@ static const luaL_Reg functions[] = {
     {"hold",         hold         },
     {"set_wait",     set_wait     },
     {"set_deadline", set_deadline },
+    {"set_limit",    set_limit    },
+    {"again",        again        },
     {"decode",       decode       },
     {"type",         type         },
     {NULL,           NULL         },

@@ -306,7 +306,8 @@ void dbl_query_begin(lua_State *L, Conn *c, const Query *q, int goal)
     dbl_conn_begin(c, sql, size, goal);
     c->reading = (unsigned char)q->reading;
     c->own_null = q->null != 0;
-    c->deadline = q->deadline;
+    c->deadline = c->last = c->again && c->last < q->deadline ? c->last : q->deadline;
+    c->again = 0;
     c->most = q->budget;
     if (c->most)
         PQsetSingleRowMode(c->pg);

@@ -369,15 +369,20 @@ void dbl_drain(Conn *c)
     c->line = NULL;
 }
 
+static double end_of(const Conn *c)
+{
+    return c->limit < c->deadline ? c->limit : c->deadline;
+}
+
 double dbl_wake(const Conn *c)
 {
     double wake = c->attempt ? c->attempt->deadline : c->barred ? dbl_now() + PAUSE : DBL_NEVER;
-    return wake < c->deadline ? wake : c->deadline;
+    return wake < end_of(c) ? wake : end_of(c);
 }
 
-static int overdue(const Conn *c)
+int dbl_overdue(const Conn *c)
 {
-    return c->deadline < DBL_NEVER && dbl_now() >= c->deadline;
+    return end_of(c) < DBL_NEVER && dbl_now() >= end_of(c);
 }
 
 static int nothing(lua_State *L)
@@ -415,7 +420,7 @@ int dbl_settle_at(lua_State *L, Conn *c, int conn)
             return 0;
         if (dbl_block(PQsocket(c->attempt ? c->attempt->pg : c->pg), need, dbl_wake(c)) < 0)
             listen_to_signal(L, conn);
-        if (overdue(c)) /* also while data floods in */
+        if (dbl_overdue(c)) /* also while data floods in */
             return 0;
     }
     return 1;
@@ -637,7 +642,7 @@ static int push_turn(lua_State *L, Conn *c)
 static int has_waited(Conn *c)
 {
     c->held = 0;
-    return !c->closed && !overdue(c);
+    return !c->closed && !dbl_overdue(c);
 }
 
 /* core.turn(conn, waited): a step as Lua's loop needs it, all that it must know at
@@ -798,7 +803,7 @@ static int conn_done(lua_State *L)
 static int conn_overdue(lua_State *L)
 {
     Conn *c = dbl_conn_any(L, 1);
-    lua_pushboolean(L, overdue(c));
+    lua_pushboolean(L, dbl_overdue(c));
     return 1;
 }
 

@@ -14,6 +14,9 @@ int dbl_step(Conn *c);
 /* When dbl_step wants to be called even if the socket stays silent. */
 double dbl_wake(const Conn *c);
 
+/* Whether the deadline of what is under way has come, or of what that is part of. */
+int dbl_overdue(const Conn *c);
+
 /* Drives to the goal in place (conn: the connection's stack index), for a connection whose wait is poll(2): 1 done;
  * 0: Lua must go on, for the wait is another, or the deadline has come.  Raises
  * where a signal made Lua want to (Ctrl-C); the query is stopped then. */

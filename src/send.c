@@ -102,6 +102,7 @@ static int query_from(lua_State *L, int first)
     Conn *c = read_query(L, first, &q);
     if (!c)
         return 2;
+    c->again = 0;
     if (!use_cache(L, c, &q))
         return 0;
     int pushed = run(L, c, &q, push_last);

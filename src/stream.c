@@ -138,7 +138,7 @@ static int push_end(lua_State *L, Stream *s, Conn *c)
  * be stopped.  (Its deadline may come though there is always something to read.) */
 static int settle(lua_State *L, Conn *c)
 {
-    if (c->deadline < DBL_NEVER && dbl_now() >= c->deadline)
+    if (dbl_overdue(c))
         c->over = DBL_OVER_TIME;
     if (c->over)
         return 0;

@@ -181,9 +181,10 @@ function conn:prepare(sql, name, seconds) end
 ---@return dblink.error? err
 function conn:pipeline(options) end
 ---@param sql string
+---@param seconds number?
 ---@return dblink.result[]? results
 ---@return dblink.error? err
-function conn:exec_all(sql) end
+function conn:exec_all(sql, seconds) end
 ---@return dblink.error[] notices
 ---@return integer dropped
 ---@return any failure of on_notice
@@ -193,23 +194,27 @@ function conn:notices() end
 ---@field read_only boolean?
 ---@field deferrable boolean?
 ---@field retries integer?
+---@field timeout number?
 ---@param fn fun(conn: dblink.connection): ...
 ---@param options dblink.transaction_options?
 ---@return any ... what fn returned, or nil and an error
 function conn:transaction(fn, options) end
 ---@param channel string
+---@param seconds number?
 ---@return true? done
 ---@return dblink.error? err
-function conn:listen(channel) end
+function conn:listen(channel, seconds) end
 ---@param channel string?
+---@param seconds number?
 ---@return true? done
 ---@return dblink.error? err
-function conn:unlisten(channel) end
+function conn:unlisten(channel, seconds) end
 ---@param channel string
 ---@param payload string?
+---@param seconds number?
 ---@return true? sent
 ---@return dblink.error? err
-function conn:notify(channel, payload) end
+function conn:notify(channel, payload, seconds) end
 ---@param options {timeout: number?, limit: integer?}?
 ---@return fun(): {channel: string, payload: string, pid: integer, dropped: integer?}?
 function conn:notifications(options) end

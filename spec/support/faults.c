@@ -6,7 +6,8 @@
  * The script has a module more, "faults":
  *   faults.try(code, kind, n, mode, ...)
  * In a new lua_State runs `code`, which gives three functions, begin, run and judge: context = begin(...); run(context)
- * with the nth allocation refused, Lua's (kind "lua") or libpq's ("libpq"; any other: none); judge(context, ok, err)
+ * with the nth allocation refused, Lua's (kind "lua") or libpq's ("libpq"), or the nth memory of malloc, descriptor or
+ * thread that our own module asks for ("system"; any other: none); judge(context, ok, err)
  * with memory again, and with what pcall made of run.  mode "once": the nth; Lua from 5.2 on collects all garbage then
  * and tries again, so "twice": the nth and the next; "on": all from the nth on.  Then the state is closed, and must
  * have left nothing: no block of its allocator's or of libpq's, no descriptor.  Returns whether the nth was reached,
@@ -25,11 +26,14 @@
 #include <link.h>
 #include <malloc.h>
 #include <poll.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 typedef struct Fault {
@@ -45,13 +49,50 @@ static int strikes(Fault *f)
     return n == f->at || (f->twice && n == f->at + 1) || (f->on && n > f->at);
 }
 
-/* libpq's blocks: where it calls from, and which are alive. */
+/* Who calls: a library whose memory is watched, known by where its code lies. */
+typedef struct Caller {
+    const char *name;
+    uintptr_t from, to;
+    Fault fault;
+} Caller;
+
+static Caller pq = {.name = "/libpq.so"}, us = {.name = "/core.so"};
+
+static int is(const Caller *c, void *address)
+{
+    return c->from <= (uintptr_t)address && (uintptr_t)address < c->to;
+}
+
+static int find_code(struct dl_phdr_info *info, size_t size, void *caller)
+{
+    Caller *c = caller;
+    (void)size;
+    if (!strstr(info->dlpi_name, c->name))
+        return 0;
+    for (int i = 0; i < info->dlpi_phnum; i++)
+        if (info->dlpi_phdr[i].p_type == PT_LOAD && (info->dlpi_phdr[i].p_flags & PF_X)) {
+            c->from = info->dlpi_addr + info->dlpi_phdr[i].p_vaddr;
+            c->to = c->from + info->dlpi_phdr[i].p_memsz;
+        }
+    return 1;
+}
+
+/* Whether what is asked for from that address is refused. */
+static int refused(void *address, int error)
+{
+    if (!(is(&pq, address) && strikes(&pq.fault)) && !(is(&us, address) && strikes(&us.fault)))
+        return 0;
+    errno = error;
+    return 1;
+}
+
+#define REFUSED(error) refused(__builtin_return_address(0), error)
+
+/* libpq's blocks, and ours: which are alive. */
 
 static void *(*next_malloc)(size_t), *(*next_calloc)(size_t, size_t),
     *(*next_realloc)(void *, size_t);
 static void (*next_free)(void *);
-static uintptr_t pq_from, pq_to;
-static Fault pq;
 static char early[65536]; /* what dlsym asks for before there is a malloc to ask */
 static size_t early_used;
 
@@ -93,24 +134,6 @@ static int forget(const void *p)
     return known;
 }
 
-static int find_libpq(struct dl_phdr_info *info, size_t size, void *data)
-{
-    (void)size, (void)data;
-    if (!strstr(info->dlpi_name, "/libpq.so"))
-        return 0;
-    for (int i = 0; i < info->dlpi_phnum; i++)
-        if (info->dlpi_phdr[i].p_type == PT_LOAD && (info->dlpi_phdr[i].p_flags & PF_X)) {
-            pq_from = info->dlpi_addr + info->dlpi_phdr[i].p_vaddr;
-            pq_to = pq_from + info->dlpi_phdr[i].p_memsz;
-        }
-    return 1;
-}
-
-static int is_libpq(void *caller)
-{
-    return pq_from <= (uintptr_t)caller && (uintptr_t)caller < pq_to;
-}
-
 static void find_next(void)
 {
     static int busy;
@@ -137,56 +160,47 @@ static int is_early(const void *p)
 }
 
 /* What the caller gets, of a block that was made for it. */
-static void *noted(void *p, int libpq)
+static void *noted(void *p, int watched)
 {
-    if (p && libpq)
+    if (p && watched)
         remember(p);
     return p;
 }
 
-static int refused(int libpq)
-{
-    if (!libpq || !strikes(&pq))
-        return 0;
-    errno = ENOMEM;
-    return 1;
-}
+#define WATCHED (is(&pq, __builtin_return_address(0)) || is(&us, __builtin_return_address(0)))
 
 void *malloc(size_t size)
 {
-    int libpq = is_libpq(__builtin_return_address(0));
     find_next();
     if (!next_malloc)
         return early_alloc(size);
-    return refused(libpq) ? NULL : noted(next_malloc(size), libpq);
+    return REFUSED(ENOMEM) ? NULL : noted(next_malloc(size), WATCHED);
 }
 
 void *calloc(size_t n, size_t size)
 {
-    int libpq = is_libpq(__builtin_return_address(0));
     find_next();
     if (!next_malloc)
         return early_alloc(n * size);
-    return refused(libpq) ? NULL : noted(next_calloc(n, size), libpq);
+    return REFUSED(ENOMEM) ? NULL : noted(next_calloc(n, size), WATCHED);
 }
 
 void *realloc(void *p, size_t size)
 {
-    int libpq = is_libpq(__builtin_return_address(0));
     find_next();
     if (is_early(p))
         return memcpy(next_malloc(size), p, size);
-    if (refused(libpq))
+    if (REFUSED(ENOMEM))
         return NULL;
-    libpq |= p && forget(p);
-    return noted(next_realloc(p, size), libpq);
+    int known = p && forget(p);
+    return noted(next_realloc(p, size), known || WATCHED);
 }
 
 void free(void *p)
 {
     if (!p || is_early(p))
         return;
-    if (pq_from)
+    if (pq.from)
         forget(p);
     next_free(p);
 }
@@ -194,10 +208,39 @@ void free(void *p)
 char *strdup(const char *s)
 {
     size_t size = strlen(s) + 1;
-    int libpq = is_libpq(__builtin_return_address(0));
     find_next();
-    char *p = refused(libpq) ? NULL : noted(next_malloc(size), libpq);
+    char *p = REFUSED(ENOMEM) ? NULL : noted(next_malloc(size), WATCHED);
     return p ? memcpy(p, s, size) : NULL;
+}
+
+/* Descriptors and threads */
+
+#define REAL(type, name, ...)                                                                      \
+    type (*name)(__VA_ARGS__);                                                                     \
+    *(void **)&name = dlsym(RTLD_NEXT, #name)
+
+int pipe(int fd[2])
+{
+    REAL(int, pipe, int *);
+    return REFUSED(EMFILE) ? -1 : pipe(fd);
+}
+
+int socketpair(int domain, int type, int protocol, int fd[2])
+{
+    REAL(int, socketpair, int, int, int, int *);
+    return REFUSED(EMFILE) ? -1 : socketpair(domain, type, protocol, fd);
+}
+
+int epoll_create1(int flags)
+{
+    REAL(int, epoll_create1, int);
+    return REFUSED(EMFILE) ? -1 : epoll_create1(flags);
+}
+
+int pthread_create(pthread_t *thread, const pthread_attr_t *how, void *(*run)(void *), void *what)
+{
+    REAL(int, pthread_create, pthread_t *, const pthread_attr_t *, void *(*)(void *), void *);
+    return REFUSED(EAGAIN) ? EAGAIN : pthread_create(thread, how, run, what);
 }
 
 /* Lua's */
@@ -282,12 +325,13 @@ static int attempt(lua_State *child, lua_State *L, Host *h, Fault *fault)
         copy(L, i, child);
     if (lua_pcall(child, lua_gettop(L) - 4, 1, 0)) /* begin run judge context */
         return 0;
-    dl_iterate_phdr(find_libpq, NULL);
+    dl_iterate_phdr(find_code, &pq);
+    dl_iterate_phdr(find_code, &us);
     lua_pushvalue(child, 3);
     lua_pushvalue(child, 4);
     lua_pushvalue(child, 2);
     lua_pushvalue(child, 4); /* begin run judge context judge context run context */
-    h->fault.count = pq.count = 0;
+    h->fault.count = pq.fault.count = us.fault.count = 0;
     fault->armed = 1;
     int status = lua_pcall(child, 1, 1, 0);
     fault->armed = 0;
@@ -301,15 +345,18 @@ static int faults_try(lua_State *L)
     static Fault none;
     Host h = {.used = 0};
     const char *kind = luaL_checkstring(L, 2), *mode = luaL_checkstring(L, 4);
-    Fault *fault = strcmp(kind, "lua") == 0 ? &h.fault : strcmp(kind, "libpq") == 0 ? &pq : &none;
+    Fault *fault = strcmp(kind, "lua") == 0      ? &h.fault
+                   : strcmp(kind, "libpq") == 0  ? &pq.fault
+                   : strcmp(kind, "system") == 0 ? &us.fault
+                                                 : &none;
     *fault = (Fault){.at = (long)luaL_checkinteger(L, 3),
                      .twice = strcmp(mode, "twice") == 0,
                      .on = strcmp(mode, "on") == 0};
     lua_getfield(L, lua_upvalueindex(1), "limit");
     unsigned limit = (unsigned)lua_tointeger(L, -1);
     lua_pop(L, 1);
-    snprintf(where, sizeof where, "%s %s, allocation %ld, %s", luaL_optstring(L, 5, ""), kind,
-             fault->at, mode);
+    snprintf(where, sizeof where, "%s %s, place %ld, %s", luaL_optstring(L, 5, ""), kind, fault->at,
+             mode);
     alarm(limit);
     int open = descriptors();
     long had = alive;
@@ -333,7 +380,7 @@ static int faults_try(lua_State *L)
     if (good && h.used)
         lua_pushfstring(L, "left: %d bytes of Lua's allocator", (int)h.used);
     else if (good && alive != had)
-        lua_pushfstring(L, "left: %d blocks of libpq", (int)(alive - had));
+        lua_pushfstring(L, "left: %d blocks of malloc", (int)(alive - had));
     else if (good && left)
         lua_pushfstring(L, "left: %d descriptors", left);
     else if (good)

@@ -6,7 +6,9 @@ local host = {}
 host.folder = (os.getenv "LUA_CPATH" or ""):match "^(.-)/%?%.so"
 host.lua = host.folder and host.folder:match "[^/]+$"
 host.sanitized = host.folder and host.folder:find "asan" ~= nil
-local FLAGS = host.sanitized and "-fsanitize=address,undefined"
+
+-- What a program needs that links the archive.
+host.flags = host.sanitized and "-fsanitize=address,undefined"
   or host.folder and host.folder:find "coverage" and "--coverage" or ""
 
 function host.quote(s) return "'" .. s:gsub("'", "'\\''") .. "'" end
@@ -29,7 +31,7 @@ end
 local function compile(program, source, flags, libraries)
   program = host.folder .. "/" .. program
   host.sh(table.concat({
-    "cc -g -Wall -Wextra -Werror -std=gnu99", FLAGS, source, flags,
+    "cc -g -Wall -Wextra -Werror -std=gnu99", host.flags, source, flags,
     "-Isrc $(pkg-config --cflags", host.lua, "libpq | sed 's/-I */-isystem /g')",
     libraries, "$(pkg-config --libs", host.lua, "libpq) -lpthread -lm -o", program,
   }, " "))

@@ -210,6 +210,7 @@ end
 part("gather", function(ctx)
   local results, errors = dblink.gather(
     { { ctx.conn, "select 1" }, { ctx.conninfo, "select 2" }, { ctx.conn, "select 3" } }, { timeout = ctx.patience })
+  check(results, errors)
   for i = 1, 3 do
     if not results[i] then check(nil, errors[i]) end
     expect(results[i](1, 1), i)
@@ -237,23 +238,38 @@ part("named", function(ctx)
   ctx.links.disconnect "a"
 end, "alone")
 
--- Under a wait that yields.
-part("coroutine", function(ctx)
-  local waits = { wait = { wait = function(fd, events, seconds)
-    if coroutine.running() == ctx.co then return coroutine.yield(fd, events, seconds) end
-    return core.poll(fd, events, seconds)
-  end, forget = function() end } }
-  ctx.co = coroutine.create(function()
-    ctx.conn = check(dblink.connect(ctx.conninfo, waits))
-    expect(check(ctx.conn:query("select $1::int", 1))(1, 1), 1)
-    local _, err = ctx.conn:query { "select pg_sleep(5)", timeout = 0.01 }
-    if err.kind ~= "timeout" or err.connection_lost then check(nil, err) end
-  end)
+-- Under a wait that yields: two coroutines, and a pool that has a connection for one.
+part("coroutines", function(ctx)
+  local fds, all = {}, {}
+  local waits = { wait = function(fd, events, seconds)
+    if not fds[coroutine.running() or 0] then return core.poll(fd, events, seconds) end
+    return coroutine.yield(fd, events, seconds)
+  end, forget = function() end }
+  local function add(f)
+    local co = coroutine.create(f)
+    fds[co], all[#all + 1] = true, co
+  end
+  -- by a name, where the server can be reached so
+  local port = not ctx.conninfo:find "127.0.0.1" and os.getenv "PGPORT"
+  local info = port and ctx.conninfo .. " host=localhost sslmode=disable password=secret port=" .. port or ctx.conninfo
+  ctx.pool = dblink.pool { info, max = 1, acquire_timeout = ctx.patience, wait = waits }
+  for i = 1, 2 do
+    add(function()
+      local lease = check(ctx.pool:acquire())
+      expect(check(lease:query("select $1::int", i))(1, 1), i)
+      local _, err = lease:query { "select pg_sleep(5)", timeout = 0.01 }
+      if err.kind ~= "timeout" or err.connection_lost then check(nil, err) end
+      lease:release()
+    end)
+  end
   repeat
-    local ok, fd, events, seconds = coroutine.resume(ctx.co)
-    if not ok then error(fd, 0) end
-    if fd then core.poll(fd, events, math.min(seconds or 1, 1)) end
-  until coroutine.status(ctx.co) == "dead"
+    for i = #all, 1, -1 do
+      local ok, fd, events, seconds = coroutine.resume(all[i])
+      if not ok then error(fd, 0) end
+      if fd then core.poll(fd, events, math.min(seconds or 1, 0.01)) end
+      if coroutine.status(all[i]) == "dead" then table.remove(all, i) end
+    end
+  until #all == 0
 end, "alone")
 
 -- patience: seconds that what could wait for ever may take. late: it connects only when it runs.

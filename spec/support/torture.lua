@@ -1,6 +1,7 @@
 -- make torture: a session that uses all operations (session.lua), again and again, each time with one thing failing:
 --   lua      the nth allocation of Lua: once, twice in a row, or all from then on
 --   libpq    the nth allocation of libpq: once, or all from then on
+--   system   the nth block, descriptor or thread that our own module asks the system for: likewise
 --   wire     the stream is cut after byte n from the server, or from the client; is reset; falls silent there
 -- Each run must end right or in a clear error, and leave no block, no descriptor, nothing hung. At last the whole
 -- session is run over a wire that is slow, and over one that brings a byte at a time: it must go right.
@@ -20,6 +21,7 @@ io.stdout:setvbuf "line"
 local CODE = [[
 local session = require "support.session"
 local fault = %q
+if fault == "system" then require "dblink.await".grace = 0.2 end -- where no cancel can be sent
 return session.begin, session.run, function(ctx, ok, err)
   local connected = ctx.conn ~= nil
   return session.judge(ctx, ok, err, fault) .. (connected and "" or " connecting")
@@ -106,8 +108,10 @@ end
 if not only_kind or only_kind == "lua" then
   for _, mode in ipairs { "once", "twice", "on" } do torture_memory("lua", mode) end
 end
-if not only_kind or only_kind == "libpq" then
-  for _, mode in ipairs { "once", "on" } do torture_memory("libpq", mode) end
+for _, kind in ipairs { "libpq", "system" } do
+  if not only_kind or only_kind == kind then
+    for _, mode in ipairs { "once", "on" } do torture_memory(kind, mode) end
+  end
 end
 if not only_kind or only_kind == "wire" then
   local relay = wire.open()

@@ -13,6 +13,7 @@
  *   hold          nothing is passed on, in either direction
  * For those that are there:
  *   freeze        nothing is passed on any more        release   all that was held or frozen goes on, as for those to come
+ *   hush N        nothing more comes from the server after N bytes from now on
  *   kill          all are closed
  */
 #include <arpa/inet.h>
@@ -164,7 +165,9 @@ static void obey(const char *line)
         while (count > 0)
             end(&links[0]);
     for (int i = 0; i < count; i++)
-        if (strcmp(word, "freeze") == 0)
+        if (strcmp(word, "hush") == 0)
+            links[i].harm = STALL, links[i].n = links[i].down + number;
+        else if (strcmp(word, "freeze") == 0)
             links[i].frozen = 1;
         else if (strcmp(word, "release") == 0)
             links[i].frozen = 0;

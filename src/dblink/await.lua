@@ -134,6 +134,7 @@ function await.stop(conn)
   local last, pause = now() + (state(conn).grace or await.grace), FIRST_PAUSE
   local there, gone = await.still(conn)
   if not there then return nil, gone end
+  local limit = core.set_limit(conn, nil)
   core.drain(conn)
   while core.is_active(conn) do
     await.cancel(conn, last)
@@ -151,6 +152,7 @@ function await.stop(conn)
   end
   core.drain(conn)
   core.set_deadline(conn, nil)
+  core.set_limit(conn, limit)
   return true
 end
 

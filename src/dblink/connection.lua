@@ -36,8 +36,17 @@ end
 
 methods.try_result = core.try_result
 
-local function next_result(conn, i)
-  local res, err = conn:get_result()
+-- A deadline, of the seconds that a verb was given.
+local function until_then(seconds)
+  if seconds == nil then return nil end
+  if type(seconds) ~= "number" then
+    core.misuse("bad argument 'seconds' (number expected, got " .. type(seconds) .. ")")
+  end
+  return now() + seconds
+end
+
+local function next_result(conn, i, deadline)
+  local res, err = conn:get_result(deadline and math.max(deadline - now(), 0))
   if res == nil and err == nil then return nil end
   return i + 1, res, err
 end
@@ -46,25 +55,23 @@ function methods:results()
   return next_result, self, 0
 end
 
-function methods:exec_all(sql)
+function methods:exec_all(sql, seconds)
+  local deadline = until_then(seconds)
   local ok, err = self:send_query(sql)
   if not ok then return nil, err end
   local list = {}
-  local i, res, failure = next_result(self, 0) -- no for: its iterator could not yield on Lua 5.1
+  local i, res, failure = next_result(self, 0, deadline) -- no for: its iterator could not yield on Lua 5.1
   while i do
     list[i] = res
     err = err or failure
-    i, res, failure = next_result(self, i)
+    i, res, failure = next_result(self, i, deadline)
   end
   if err then return nil, err end
   return list
 end
 
 function methods:cancel(seconds)
-  if seconds ~= nil and type(seconds) ~= "number" then
-    core.misuse("bad argument 'seconds' (number expected, got " .. type(seconds) .. ")")
-  end
-  return await.cancel(self, seconds and now() + seconds)
+  return await.cancel(self, until_then(seconds))
 end
 
 function methods:reset(seconds)
@@ -78,7 +85,7 @@ end
 -- dropped; and what the option on_notice raised, if it did.
 methods.notices = core.take_notices
 
-local OPTIONS = {
+connection.options = {
   wait = true, timeout = true, null = true, decode = true, rows = true, on_notice = true,
   int8 = true, numeric = true, json = true, codecs = true,
   max_bytes = true, statement_cache = true,
@@ -94,7 +101,7 @@ end
 -- Gives a new connection its wait and its habits.
 function connection.configure(conn, options, how)
   local s = state(conn)
-  check_options(options, OPTIONS)
+  check_options(options, connection.options)
   if options.rows ~= nil and options.rows ~= "row" and options.rows ~= "array" then
     core.misuse("option rows must be \"row\" or \"array\"")
   end

@@ -160,14 +160,8 @@ local function ask_there(self, job)
 end
 
 local function ask_pool(job)
-  local from = job.item[1]
   job.note = {}
-  local entry, err = pool.take(from, from.acquire_timeout, job.note)
-  if not entry then return nil, err end
-  local res
-  res, err = entry.conn:query(question_of(job.item))
-  pool.give_back(from, entry)
-  return res, err
+  return pool.ask(job.item[1], job.note, false, question_of(job.item))
 end
 
 -- The next item of those that wait for the same connection, if there is one to begin.

@@ -17,33 +17,33 @@ local function check_channel(channel)
   end
 end
 
-local function command(conn, word, channel)
+local function command(conn, word, channel, seconds)
   check_channel(channel)
   local name, err = conn:escape_identifier(channel)
   if not name then return nil, err end
   local ok
-  ok, err = conn:query(word .. " " .. name)
+  ok, err = conn:query { word .. " " .. name, timeout = seconds }
   if not ok then return nil, err end
   return true
 end
 
 --- Begins to listen: true, or nil and an error.
-function methods:listen(channel)
-  return command(self, "listen", channel)
+function methods:listen(channel, seconds)
+  return command(self, "listen", channel, seconds)
 end
 
 --- Listens no more on the channel, or on any.
-function methods:unlisten(channel)
-  if channel ~= nil then return command(self, "unlisten", channel) end
-  local ok, err = self:query "unlisten *"
+function methods:unlisten(channel, seconds)
+  if channel ~= nil then return command(self, "unlisten", channel, seconds) end
+  local ok, err = self:query { "unlisten *", timeout = seconds }
   if not ok then return nil, err end
   return true
 end
 
 --- Sends a notification, when the transaction commits if there is one.
-function methods:notify(channel, payload)
+function methods:notify(channel, payload, seconds)
   check_channel(channel)
-  local ok, err = self:query("select pg_notify($1, $2)", channel, payload or "")
+  local ok, err = self:query { "select pg_notify($1, $2)", channel, payload or "", timeout = seconds }
   if not ok then return nil, err end
   return true
 end

@@ -34,10 +34,6 @@ local DEFAULTS = {
 }
 local OPTIONS = { reset = true, configure = true, conninfo = true }
 local NUMBERS = { max = true, min = true, acquire_timeout = true, idle = true, lifetime = true, max_waiting = true }
-local HABITS = {
-  wait = true, null = true, decode = true, rows = true, on_notice = true, codecs = true, int8 = true, numeric = true,
-  json = true,
-}
 
 local function check_number(name, value, least)
   if type(value) ~= "number" or value < least then
@@ -64,7 +60,7 @@ local function read_options(options)
     elseif name == "configure" then
       if type(value) ~= "function" then core.misuse "option configure must be a function" end
       self.configure = value
-    elseif HABITS[name] then
+    elseif connection.options[name] and name ~= "timeout" then
       habits[name] = value
     elseif name ~= 1 and not OPTIONS[name] then
       keywords = keywords or {}
@@ -105,14 +101,17 @@ end
 
 -- Parking. A waiter is { how =, token = | bell =, entry = | place = | err = }.
 
+-- Gives a waiter what it is woken by: true, or nil and an error.
 local function equip(waiter)
   local how = waiter.how
-  if waiter.token or waiter.bell or how.plain then return end
+  if waiter.token or waiter.bell or how.plain then return true end
   waiter.token = how.self and how.self()
-  if waiter.token == nil then
-    waiter.bell = assert(core.bell())
-    how.forget(waiter.bell:getfd())
-  end
+  if waiter.token ~= nil then return true end
+  local err
+  waiter.bell, err = core.bell()
+  if not waiter.bell then return nil, err end
+  how.forget(waiter.bell:getfd())
+  return true
 end
 
 local function park(waiter, seconds)
@@ -145,8 +144,10 @@ local function head(self)
   end
 end
 
+-- true, or nil and an error.
 local function enqueue(self, waiter, in_front)
-  equip(waiter)
+  local ok, err = equip(waiter)
+  if not ok then return nil, err end
   if in_front then
     self.first = self.first - 1
     waiter.at = self.first
@@ -156,6 +157,7 @@ local function enqueue(self, waiter, in_front)
   end
   self.queue[waiter.at] = waiter
   self.waiting = self.waiting + 1
+  return true
 end
 
 local function unqueue(self, waiter)
@@ -288,8 +290,9 @@ local function unlisten(conn)
   return ok
 end
 
--- Whether an idle connection can be lent; else why not.
-local function is_good(self, entry)
+-- Whether an idle connection can be lent; else why not. One that keeps silent is not waited for
+-- longer than the borrower waits.
+local function is_good(self, entry, deadline)
   local conn, moment = entry.conn, now()
   if moment >= entry.expires then return false, "expired" end
   if moment - entry.since < self.check and core.is_at_rest(conn, true) then return true end
@@ -302,7 +305,10 @@ local function is_good(self, entry)
   if conn:status() ~= "ok" or conn:transaction_status() ~= "idle" then return false, "lost" end
   if conn:get_notify() and not unlisten(conn) then return false, "lost" end
   if stirred or now() - entry.since >= self.check then
-    if not conn:query { "", timeout = CLEANING } then return false, "lost" end
+    state(conn).grace = 0 -- what is to be dropped need not be drained
+    local ok = conn:query { "", timeout = math.max(math.min(CLEANING, deadline - now()), 0) }
+    state(conn).grace = nil
+    if not ok then return false, "lost" end
   end
   return true
 end
@@ -411,8 +417,9 @@ local function get(self, how, seconds, note)
     if self.waiting >= self.max_waiting then
       return nil, core.failure("usage", ("%d are waiting for a connection of the pool already"):format(self.waiting))
     end
+    local ok, err = enqueue(self, waiter)
+    if not ok then return nil, err end
     waited = true
-    enqueue(self, waiter)
   end
   while true do
     if waiter.at then
@@ -425,7 +432,7 @@ local function get(self, how, seconds, note)
     local entry = waiter.entry
     if entry then
       adopt(entry.conn, how, note.token)
-      local good, why = is_good(self, entry)
+      local good, why = is_good(self, entry, deadline)
       if good then
         if not waited then self.count.hits = self.count.hits + 1 end
       else
@@ -433,7 +440,19 @@ local function get(self, how, seconds, note)
         waiter.entry = nil
         forget_entry(self, entry)
         self.count[why] = self.count[why] + 1
-        if not grant(self, waiter) then enqueue(self, waiter, true) end
+        local ok, err
+        if now() >= deadline then
+          ok, err = no_time(self, trouble, seconds)
+        elseif grant(self, waiter) then
+          ok = true
+        else
+          ok, err = enqueue(self, waiter, true)
+        end
+        if not ok then
+          leave(waiter)
+          serve(self)
+          return nil, err
+        end
         entry = nil
       end
     else
@@ -443,11 +462,10 @@ local function get(self, how, seconds, note)
       serve(self)
       if not entry then
         trouble = err
-        if self.closed or is_final(err) or now() >= deadline then
+        if self.closed or is_final(err) or now() >= deadline or not enqueue(self, waiter, true) then
           leave(waiter)
           return nil, err
         end
-        enqueue(self, waiter, true)
       end
     end
     if entry then
@@ -497,8 +515,6 @@ local function take(self, seconds, note, brief)
   end
   return entry, err
 end
-
-pool.take, pool.give_back = take, give_back
 
 -- Calls a take, or what follows it, off: nothing of it stays behind. Its coroutine
 -- must not go on.
@@ -592,12 +608,12 @@ function Pool:release(lease)
   lease:release()
 end
 
---- One query on whatever connection is free. A timeout covers the wait for it too.
-function Pool:query(sql, ...)
+-- One query on whatever connection is free. A timeout covers the wait for it too.
+function pool.ask(self, note, brief, sql, ...)
   local seconds, begun = self.acquire_timeout, now()
   local limit = type(sql) == "table" and sql.timeout
   if type(limit) == "number" and limit < seconds then seconds = limit end
-  local entry, err = take(self, seconds, {}, true)
+  local entry, err = take(self, seconds, note, brief)
   if not entry then return nil, err end
   local res
   if limit then
@@ -610,6 +626,11 @@ function Pool:query(sql, ...)
   end
   give_back(self, entry)
   return res, err
+end
+
+--- One query on whatever connection is free.
+function Pool:query(...)
+  return pool.ask(self, {}, true, ...)
 end
 
 local function finish(lease, ok, ...)
@@ -712,7 +733,10 @@ function Pool:drain(seconds)
       break
     end
     self.drainer = self.drainer or { how = how }
-    equip(self.drainer)
+    if not equip(self.drainer) then
+      done = false
+      break
+    end
     park(self.drainer, deadline < math.huge and deadline - now() or nil)
   end
   if self.drainer then

@@ -116,6 +116,7 @@ local function go_on(conn, res, err, sql, ...)
   local text = type(sql) == "table" and sql[1] or sql
   local stmt = state(conn).statements[text]
   if res or err and not (stmt and is_stale(stmt, err)) then return res, err end
+  if err then core.again(conn) end
   if core.was_discarded(conn) then
     state(conn).statements, state(conn).cached, stmt = {}, 0, nil
   end
@@ -158,28 +159,32 @@ local function open(stmt)
   return stmt.conn or core.misuse "statement is closed"
 end
 
--- Prepares it again where it must be: true, or nil and an error.
-local function ready(stmt)
+-- Prepares it again where it must be, which the query's timeout covers: true, or nil and an error.
+local function ready(stmt, options)
   if stmt[BINARY] ~= nil then return true end
-  return prepare(stmt)
+  local seconds = type(options) == "table" and getmetatable(options) == nil and options.timeout
+  local ok, err = prepare(stmt, type(seconds) == "number" and seconds or nil)
+  if ok then core.again(stmt.conn) end
+  return ok, err
 end
 
 local function run_ready(stmt, ...)
-  local ok, err = ready(stmt)
+  local ok, err = ready(stmt, ...)
   if not ok then return nil, err end
   return await.conclude(core.query_uncached, core.take_last, stmt.conn, stmt, ...)
 end
 
 function Statement:query(...)
-  open(self)
+  local conn = open(self)
   local res, err = run_ready(self, ...)
-  if res == nil and is_stale(self, err) then return run_ready(self, ...) end
-  return res, err
+  if res ~= nil or not is_stale(self, err) then return res, err end
+  core.again(conn)
+  return run_ready(self, ...)
 end
 
 function Statement:send_query(...)
   local conn = open(self)
-  local ok, err = ready(self)
+  local ok, err = ready(self, ...)
   if not ok then return nil, err end
   return conn:send_query(self, ...)
 end
@@ -187,12 +192,15 @@ end
 -- Waits until the rows come or do not, while the statement can still be renewed.
 local function rows(stmt, renewed, ...)
   local conn = open(stmt)
-  local ok, err = ready(stmt)
+  local ok, err = ready(stmt, ...)
   if not ok then return core.stream_of_error(conn, err) end
   local stream = conn:rows(stmt, ...)
   ok, err = stream:columns()
   if ok or not err then return stream end
-  if not renewed and is_stale(stmt, err) then return rows(stmt, true, ...) end
+  if not renewed and is_stale(stmt, err) then
+    core.again(conn)
+    return rows(stmt, true, ...)
+  end
   return core.stream_of_error(conn, err)
 end
 

@@ -14,9 +14,9 @@ local ISOLATION = {
 }
 local SWITCHES = { read_only = { "read only", "read write" }, deferrable = { "deferrable", "not deferrable" } }
 
--- The words of BEGIN, and how often to try anew.
+-- The words of BEGIN, how often to try anew, and until when.
 local function read_options(options)
-  local words, retries = { "begin" }, 0
+  local words, retries, deadline = { "begin" }, 0, nil
   for name, value in pairs(options) do
     if name == "isolation" and ISOLATION[value] then
       words[#words + 1] = "isolation level " .. value
@@ -24,13 +24,15 @@ local function read_options(options)
       words[#words + 1] = SWITCHES[name][value and 1 or 2]
     elseif name == "retries" and type(value) == "number" then
       retries = value
-    elseif name == "isolation" or SWITCHES[name] or name == "retries" then
+    elseif name == "timeout" and type(value) == "number" and value >= 0 then
+      deadline = core.now() + value
+    elseif name == "isolation" or SWITCHES[name] or name == "retries" or name == "timeout" then
       core.misuse(("option %s cannot be %s"):format(name, tostring(value)))
     else
       core.misuse("unknown option '" .. tostring(name) .. "'")
     end
   end
-  return table.concat(words, " "), retries
+  return table.concat(words, " "), retries, deadline
 end
 
 local function in_failed_transaction()
@@ -43,7 +45,9 @@ end
 local function roll_back(conn, sql)
   if conn:status() ~= "ok" then return end
   if conn:transaction_status() == "active" then await.stop(conn) end
-  if conn:transaction_status() ~= "idle" then conn:exec_all(sql) end
+  local limit = core.set_limit(conn, nil)
+  if conn:transaction_status() ~= "idle" then conn:exec_all(sql, await.grace) end
+  core.set_limit(conn, limit)
 end
 
 -- true, or nil and why it could not be committed.
@@ -53,6 +57,8 @@ local function commit(conn, sql, undo)
   local ok, err
   if status == "inerror" then
     err = in_failed_transaction()
+  elseif core.overdue(conn) then
+    err = core.failure("timeout", "the transaction took longer than its timeout")
   else
     ok, err = conn:query(sql)
   end
@@ -79,7 +85,10 @@ local unpack = table.unpack or unpack
 -- raised again, if it is no error object.
 local function try(conn, fn, stack, begin, done, undo)
   local ok, err = conn:query(begin)
-  if not ok then return nil, err end
+  if not ok then
+    if #stack == 0 then roll_back(conn, undo) end -- it came to its deadline, and may have begun
+    return nil, err
+  end
   local me, depth = {}, #stack + 1
   stack[depth] = me
   local results = pack(protect.pcall(fn, conn))
@@ -90,6 +99,7 @@ local function try(conn, fn, stack, begin, done, undo)
     return ok and results, err
   end
   if mine then roll_back(conn, undo) end
+  if depth == 1 then core.set_limit(conn, nil) end
   if not returned and getmetatable(value) ~= "dblink.error" then error(value, 0) end
   if disorder then core.misuse(disorder) end
   return nil, returned and failure or value
@@ -101,12 +111,14 @@ local function may_retry(conn, err)
 end
 
 local function outermost(conn, fn, options)
-  local begin, retries = read_options(options)
+  local begin, retries, deadline = read_options(options)
   local stack = {}
   state(conn).transactions = stack
   local results, err
   repeat
+    core.set_limit(conn, deadline)
     results, err = try(conn, fn, stack, begin, "commit", "rollback")
+    core.set_limit(conn, nil)
     retries = retries - 1
   until results or retries < 0 or not may_retry(conn, err)
   return results, err

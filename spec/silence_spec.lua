@@ -1,0 +1,241 @@
+-- A network that falls silent in the middle of an operation, for each that there is: it ends by its timeout, and then
+-- the connection is ready, or says that it is lost.
+local await = require "dblink.await"
+local core = require "dblink.core"
+local dblink = require "dblink"
+local own = require "support.loops" ["a host's own"]
+local server = require "support.server"
+local wire = require "support.wire"
+
+if not server.own then return end
+
+local TIME = 0.04
+
+-- Each is begun on a good connection, gives what it goes on with, and then goes on: an answer, or nil and an error.
+local function straight(f) return { begin = function() end, go_on = f } end
+
+local BIG = "select g, repeat('x', 500) from generate_series(1, 200) g"
+
+local function all_rows(stream)
+  local row, err
+  repeat row, err = stream:next() until not row
+  return not err or nil, err
+end
+
+local OPERATIONS = {
+  query = straight(function(conn) return conn:query { BIG, timeout = TIME } end),
+  ["query with parameters"] = straight(function(conn)
+    return conn:query { "select repeat($1, 90000)", "x", timeout = TIME }
+  end),
+  ["query within max_bytes"] = straight(function(conn) return conn:query { BIG, max_bytes = 1e7, timeout = TIME } end),
+  exec_all = straight(function(conn) return conn:exec_all("select 1; " .. BIG, TIME) end),
+  json = straight(function(conn) return conn:json { BIG, timeout = TIME } end),
+  get_result = {
+    begin = function(conn) assert(conn:send_query(BIG)) end,
+    go_on = function(conn) return conn:get_result(TIME) end,
+  },
+  prepare = straight(function(conn) return conn:prepare("select $1::int, $2::text", nil, TIME) end),
+  ["a prepared statement"] = {
+    begin = function(conn) return assert(conn:prepare(BIG)) end,
+    go_on = function(_, stmt) return stmt:query { timeout = TIME } end,
+  },
+  ["a prepared statement that the server has lost"] = {
+    begin = function(conn)
+      local stmt = assert(conn:prepare(BIG))
+      assert(conn:query "deallocate all")
+      return stmt
+    end,
+    go_on = function(_, stmt) return stmt:query { timeout = TIME } end,
+  },
+  ["rows of a prepared statement that the server has lost"] = {
+    begin = function(conn)
+      local stmt = assert(conn:prepare(BIG))
+      assert(conn:query "discard all")
+      return stmt
+    end,
+    go_on = function(_, stmt) return all_rows(stmt:rows { timeout = TIME }) end,
+  },
+  rows = straight(function(conn) return all_rows(conn:rows { BIG, timeout = TIME }) end),
+  copy_out = straight(function(conn)
+    local reader, err = conn:copy_out { "copy (" .. BIG .. ") to stdout", timeout = TIME }
+    if not reader then return nil, err end
+    local line
+    repeat line, err = reader:line() until not line
+    return not err or nil, err
+  end),
+  copy_in = {
+    begin = function(conn) assert(conn:query "create temporary table t (a text)") end,
+    go_on = function(conn)
+      local writer, err = conn:copy_in { "copy t from stdin", timeout = TIME }
+      local ok = writer
+      for _ = 1, 20 do
+        if ok then ok, err = writer:write(("x"):rep(1000) .. "\n") end
+      end
+      if not ok then return nil, err end
+      return writer:finish()
+    end,
+  },
+  listen = straight(function(conn) return conn:listen("silence", TIME) end),
+  unlisten = straight(function(conn) return conn:unlisten(nil, TIME) end),
+  notify = straight(function(conn) return conn:notify("silence", "hello", TIME) end),
+  transaction = straight(function(conn)
+    return conn:transaction(function()
+      local ok, err = conn:query "select 1"
+      if not ok then return nil, err end
+      return conn:query(BIG)
+    end, { timeout = TIME })
+  end),
+  gather = straight(function(conn)
+    local results, errors = dblink.gather({ { conn, BIG }, { conn, "select 2" } }, { timeout = TIME, grace = 0.02 })
+    return results[2], errors[2]
+  end),
+  race = straight(function(conn) return dblink.race({ { conn, BIG } }, { timeout = TIME, grace = 0.02 }) end),
+}
+
+if core.methods.pipeline then
+  OPERATIONS.pipeline = straight(function(conn)
+    local p, err = conn:pipeline { timeout = TIME }
+    if not p then return nil, err end
+    local tickets = {}
+    for i = 1, 30 do tickets[i] = assert(p:query("select $1::int, repeat('x', 500)", i)) end
+    for _, ticket in ipairs(tickets) do
+      local res, failure = ticket:result()
+      if not res then
+        p:close()
+        return nil, failure
+      end
+    end
+    return p:close()
+  end)
+end
+
+-- After how many bytes from the server: at once, within a message, behind an error, among the rows.
+local PLACES = { 0, 3, 200, 2000 }
+
+local names = {}
+for name in pairs(OPERATIONS) do names[#names + 1] = name end
+table.sort(names)
+
+local function plainly(f) f() end
+
+local WAYS = {
+  { "a plain script", "poll", plainly },
+  { "coroutines #heavy", own.wait, own.run },
+  { "a plain script, with TLS #heavy", "poll", plainly, tls = true },
+}
+
+for _, way in ipairs(WAYS) do
+  local where, how, run = way[1], way[2], way[3]
+  describe("a network that falls silent, in " .. where, function()
+    local relay, grace
+    setup(function() relay = wire.open(way.tls) end)
+    teardown(function() relay:close() end)
+    before_each(function() grace, await.grace = await.grace, 0.02 end)
+    after_each(function()
+      await.grace = grace
+      relay "kill"
+      relay "pass"
+    end)
+
+    local function connect(seconds)
+      return dblink.connect(relay.conninfo, { wait = how, timeout = seconds or 20 })
+    end
+
+    -- The relay has taken its orders before it takes another connection.
+    local function obeyed() assert(connect()):close() end
+
+    local function assert_timeout(ok, err)
+      assert.is_nil(ok)
+      assert.equal("timeout", err.kind, tostring(err))
+    end
+
+    for _, name in ipairs(names) do
+      it("ends by its timeout: " .. name, function()
+        run(function()
+          local operation, silent = OPERATIONS[name], 0
+          for _, place in ipairs(PLACES) do
+            local conn = assert(connect())
+            local thing = operation.begin(conn)
+            relay("hush " .. place)
+            obeyed()
+            relay "hold" -- no cancel comes through either
+            local ok, err = operation.go_on(conn, thing)
+            if not ok then
+              silent = silent + 1
+              assert_timeout(ok, err)
+              assert.equal("bad", conn:status())
+            end
+            conn:close()
+            relay "kill"
+            relay "pass"
+          end
+          assert.is_true(silent > 0)
+        end)
+      end)
+    end
+
+    it("ends by its timeout: connect, reset and ping", function()
+      run(function()
+        local opened, place = 0, 0
+        repeat
+          relay("stall " .. place)
+          local conn, err = connect(TIME)
+          if conn then
+            opened = opened + 1
+            conn:close()
+          else
+            assert_timeout(conn, err)
+            assert.is_true(err.connection_lost)
+          end
+          place = place + (way.tls and 397 or 97)
+        until opened > 0
+        assert.is_true(place > 97)
+        relay "pass"
+        local conn = assert(connect())
+        relay "hold"
+        assert_timeout(conn:reset(TIME))
+        if how == "poll" then assert.equal("no response", dblink.ping(relay.conninfo, TIME)) end
+        relay "release"
+        assert(conn:reset(20))
+        conn:close()
+      end)
+    end)
+
+    it("ends by its timeout: cancel, and its query ends when it speaks again", function()
+      run(function()
+        local conn = assert(connect())
+        assert(conn:send_query "select pg_sleep(60)")
+        relay "hold"
+        assert_timeout(conn:cancel(TIME))
+        assert.equal("ok", conn:status())
+        relay "release"
+        local _, err = conn:get_result(20)
+        assert.equal("cancelled", err.kind)
+        conn:close()
+      end)
+    end)
+
+    it("ends by its timeout: what a pool does", function()
+      run(function()
+        local pool = dblink.pool { relay.conninfo, max = 2, wait = how, acquire_timeout = TIME, check = 0 }
+        relay "hold"
+        assert_timeout(pool:acquire())
+        relay "release"
+        local lease = assert(pool:acquire(20))
+        lease:release()
+        relay "freeze"
+        relay "hold"
+        assert_timeout(pool:query { "select 1", timeout = TIME }) -- an idle one, which is asked for a sign of life
+        relay "release"
+        assert.equal(1, assert(pool:query { "select 1", timeout = 20 })(1, 1))
+        lease = assert(pool:acquire(20))
+        relay "freeze"
+        relay "hold"
+        assert_timeout(lease:query { "select 1", timeout = TIME })
+        lease:release()
+        assert.equal(0, pool:stats().lent)
+        pool:close()
+      end)
+    end)
+  end)
+end
