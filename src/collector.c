@@ -8,6 +8,12 @@
 #define OUTSIDE  "dblink.outside"
 #define BEARABLE ((size_t)4 << 20)
 
+#if LUA_VERSION_NUM >= 505
+#define SO_MANY(bytes) (bytes)
+#else
+#define SO_MANY(bytes) ((int)((bytes) >> 10))
+#endif
+
 static Outside *outside(lua_State *L)
 {
     static const char key = 0; /* its address: quicker than a name */
@@ -28,7 +34,7 @@ void dbl_outside(lua_State *L, Outside **where, size_t bytes)
     Outside *o = outside(L);
     *where = o;
     o->bytes += bytes;
-    if (o->bytes > o->bearable && lua_gc(L, LUA_GCSTEP, (int)(bytes >> 10)))
+    if (o->bytes > o->bearable && lua_gc(L, LUA_GCSTEP, SO_MANY(bytes)))
         o->bearable = 2 * o->bytes + BEARABLE; /* a cycle has ended */
 }
 
