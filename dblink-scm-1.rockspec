@@ -32,6 +32,7 @@ build = {
         "src/escape.c",
         "src/fail.c",
         "src/hooks.c",
+        "src/lane.c",
         "src/literal.c",
         "src/lookup.c",
         "src/memory.c",

@@ -295,6 +295,14 @@ describe("dblink.race and dblink.hedge", function()
     assert.equal(1, one:query "select 1"(1, 1))
   end)
 
+  it("leave the caller's options as they were", function()
+    local of_race, of_hedge = { timeout = 60 }, { after = 60 }
+    dblink.race({ { one, "select 1" } }, of_race)
+    dblink.hedge({ { one, "select 1" } }, of_hedge)
+    assert.same({ timeout = 60 }, of_race)
+    assert.same({ after = 60 }, of_hedge)
+  end)
+
   it("give all errors when nobody has a good answer", function()
     local res, err, errors = dblink.race { { one, "select 1/0" }, { two, "select nope" } }
     assert.is_nil(res)

@@ -37,14 +37,18 @@ Conn *dbl_conn_any(lua_State *L, int i)
     return dbl_check_class(L, i, &class_key, DBL_CONN);
 }
 
-Conn *dbl_conn(lua_State *L, int i)
+static Conn *check_ours(lua_State *L, Conn *c)
 {
-    Conn *c = dbl_conn_any(L, i);
     if (c->closed)
         dbl_misuse(L, "connection is closed");
     if (c->born != dbl_fork_count)
         dbl_misuse(L, "connection belongs to the parent process: open one after fork");
     return c;
+}
+
+Conn *dbl_conn(lua_State *L, int i)
+{
+    return check_ours(L, dbl_conn_any(L, i));
 }
 
 int dbl_conn_is_free(lua_State *L, Conn *c)
@@ -77,19 +81,31 @@ static int can_wait(lua_State *L, int i)
     return 1;
 }
 
+static int is_usable(lua_State *L, Conn *c, int i)
+{
+    return dbl_conn_is_free(L, check_ours(L, c)) && (!c->asks || can_wait(L, i));
+}
+
 Conn *dbl_conn_free(lua_State *L, int i)
 {
-    Conn *c = dbl_conn(L, i);
-    return dbl_conn_is_free(L, c) && (!c->asks || can_wait(L, i)) ? c : NULL;
+    Conn *c = dbl_conn_any(L, i);
+    return is_usable(L, c, i) ? c : NULL;
+}
+
+int dbl_conn_is_ready(lua_State *L, Conn *c, int i)
+{
+    if (!is_usable(L, c, i))
+        return 0;
+    if (!dbl_conn_barred(c))
+        return 1;
+    dbl_fail(L, DBL_USAGE, "a cancel request is under way: collect the results first");
+    return 0;
 }
 
 Conn *dbl_conn_ready(lua_State *L, int i)
 {
-    Conn *c = dbl_conn_free(L, i);
-    if (!c || !dbl_conn_barred(c))
-        return c;
-    dbl_fail(L, DBL_USAGE, "a cancel request is under way: collect the results first");
-    return NULL;
+    Conn *c = dbl_conn_any(L, i);
+    return dbl_conn_is_ready(L, c, i) ? c : NULL;
 }
 
 int dbl_conn_barred(Conn *c)

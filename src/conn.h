@@ -110,6 +110,7 @@ int dbl_conn_is_free(lua_State *L, Conn *c);
 
 /* The same for a verb that sends: no cancel request is under way either. */
 Conn *dbl_conn_ready(lua_State *L, int i);
+int dbl_conn_is_ready(lua_State *L, Conn *c, int i);
 
 /* Open, and this process's: may be spoken on. */
 static inline int dbl_conn_is_ours(const Conn *c)

@@ -37,9 +37,9 @@
 #define CROWD "dblink.crowd"
 #define BELL  "dblink.bell"
 
-enum { AT_ONCE = 64 };
+enum { AT_ONCE = 256 };
 
-typedef struct Crowd {
+struct Crowd {
     Memory memory;
     int gate; /* the epoll descriptor; -1: closed, or there is none */
     int closed;
@@ -49,7 +49,7 @@ typedef struct Crowd {
     struct pollfd *at; /* all that are watched */
     int count, size;
 #endif
-} Crowd;
+};
 
 #if HAS_EPOLL
 
@@ -146,9 +146,14 @@ static void crowd_end(Crowd *w)
 
 #endif
 
-static Crowd *check_crowd(lua_State *L)
+Crowd *dbl_crowd(lua_State *L, int i)
 {
-    return luaL_checkudata(L, 1, CROWD);
+    return luaL_checkudata(L, i, CROWD);
+}
+
+int dbl_crowd_more(Crowd *w)
+{
+    return w->ready > 0 ? w->fds[--w->ready] : -1;
 }
 
 /* core.crowd(): an empty one. */
@@ -163,7 +168,7 @@ static int crowd_new(lua_State *L)
 
 static int crowd_close(lua_State *L)
 {
-    Crowd *w = check_crowd(L);
+    Crowd *w = dbl_crowd(L, 1);
     dbl_forget(dbl_hooks(L), w->gate);
     crowd_end(w);
     *w = (Crowd){.memory = w->memory, .gate = -1, .closed = 1};
@@ -181,7 +186,7 @@ static int need_of(lua_State *L, int i)
 /* crowd:watch(fd, events): whether it can be watched. */
 static int crowd_watch(lua_State *L)
 {
-    Crowd *w = check_crowd(L);
+    Crowd *w = dbl_crowd(L, 1);
     int fd = (int)luaL_checkinteger(L, 2);
     lua_pushboolean(L, !w->closed && fd >= 0 && crowd_set(w, fd, need_of(L, 3)));
     return 1;
@@ -189,7 +194,7 @@ static int crowd_watch(lua_State *L)
 
 static int crowd_forget(lua_State *L)
 {
-    Crowd *w = check_crowd(L);
+    Crowd *w = dbl_crowd(L, 1);
     int fd = (int)luaL_checkinteger(L, 2), n = 0;
     crowd_drop(w, fd);
     for (int i = 0; i < w->ready; i++)
@@ -204,7 +209,7 @@ static int crowd_forget(lua_State *L)
  * at a time; crowd:more() gives the others, and asks nobody. */
 static int crowd_ready(lua_State *L)
 {
-    Crowd *w = check_crowd(L);
+    Crowd *w = dbl_crowd(L, 1);
     if (w->ready == 0) {
         int n = crowd_look(w, luaL_optnumber(L, 2, DBL_NEVER));
         if (n < 0)
@@ -212,23 +217,23 @@ static int crowd_ready(lua_State *L)
         if (n <= 0)
             return n < 0;
     }
-    lua_pushinteger(L, w->fds[--w->ready]);
+    lua_pushinteger(L, dbl_crowd_more(w));
     return 1;
 }
 
 static int crowd_more(lua_State *L)
 {
-    Crowd *w = check_crowd(L);
-    if (w->ready == 0)
+    int fd = dbl_crowd_more(dbl_crowd(L, 1));
+    if (fd < 0)
         return 0;
-    lua_pushinteger(L, w->fds[--w->ready]);
+    lua_pushinteger(L, fd);
     return 1;
 }
 
 /* The descriptor that is readable when some of the crowd are ready, or nil. */
 static int crowd_getfd(lua_State *L)
 {
-    Crowd *w = check_crowd(L);
+    Crowd *w = dbl_crowd(L, 1);
     if (w->gate < 0)
         return 0;
     lua_pushinteger(L, w->gate);

@@ -6,6 +6,14 @@
 
 #include "compat.h"
 
+typedef struct Crowd Crowd;
+
+/* The crowd at stack index i; raises if it is none. */
+Crowd *dbl_crowd(lua_State *L, int i);
+
+/* The next descriptor that is known to be ready; -1 when all were told. */
+int dbl_crowd_more(Crowd *w);
+
 extern const luaL_Reg dbl_crowd_functions[];
 void dbl_crowd_open(lua_State *L);
 

@@ -614,11 +614,8 @@ static int conn_is_busy(lua_State *L)
     return 1;
 }
 
-static int push_turn(lua_State *L, Conn *c)
+int dbl_push_wait(lua_State *L, Conn *c, int need)
 {
-    int need = dbl_step(c);
-    if (!need)
-        return 0;
     if (c->over) {
         lua_pushboolean(L, 0);
         return 1;
@@ -637,9 +634,13 @@ static int push_turn(lua_State *L, Conn *c)
     return 4;
 }
 
-/* What happens when a wait has ended: 1, or 0 where the deadline has come, or somebody has
- * closed the connection. */
-static int has_waited(Conn *c)
+static int push_turn(lua_State *L, Conn *c)
+{
+    int need = dbl_step(c);
+    return need ? dbl_push_wait(L, c, need) : 0;
+}
+
+int dbl_has_waited(Conn *c)
 {
     c->held = 0;
     return !c->closed && !dbl_overdue(c);
@@ -656,7 +657,7 @@ static int conn_turn(lua_State *L)
     Conn *c = waited ? dbl_conn_any(L, 1) : dbl_conn(L, 1);
     if (!waited)
         c->held = 0;
-    else if (!has_waited(c))
+    else if (!dbl_has_waited(c))
         return unsettled(L);
     return push_turn(L, c);
 }
@@ -669,12 +670,12 @@ int dbl_push_arrived(lua_State *L, Conn *c)
     return pushed > 0 ? 1 + pushed : dbl_push_kept(L, c, 1);
 }
 
-/* core.arrived(conn): the same after a wait for the result of core.ask: false and what
+/* core.arrived(conn): the same after a wait for the result of core.query: false and what
  * core.turn gives, or the result.  false alone: it was waited in vain. */
 static int conn_arrived(lua_State *L)
 {
     Conn *c = dbl_conn_any(L, 1);
-    return has_waited(c) ? dbl_push_arrived(L, c) : unsettled(L);
+    return dbl_has_waited(c) ? dbl_push_arrived(L, c) : unsettled(L);
 }
 
 static int conn_step(lua_State *L)

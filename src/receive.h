@@ -71,6 +71,14 @@ void dbl_tell(lua_State *L, Conn *c, int conn);
  * stack index, or 0 and nothing where there is neither. */
 int dbl_push_habits(lua_State *L, const Conn *c, int conn);
 
+/* Pushes what core.turn gives for what dbl_step wanted, and holds the connection for the
+ * time of the wait: how many values. */
+int dbl_push_wait(lua_State *L, Conn *c, int need);
+
+/* That wait has ended: 1, or 0 where the deadline has come, or somebody has closed the
+ * connection. */
+int dbl_has_waited(Conn *c);
+
 /* Steps the connection at stack index 1, and pushes false and what core.turn gives; where
  * nothing is left to do as dbl_push_kept: how many values. */
 int dbl_push_arrived(lua_State *L, Conn *c);

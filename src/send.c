@@ -48,22 +48,21 @@ static int use_cache(lua_State *L, Conn *c, Query *q)
     return 1;
 }
 
-static Conn *read_query(lua_State *L, int first, Query *q)
+static int read_query(lua_State *L, Conn *c, int first, Query *q)
 {
-    Conn *c = dbl_conn_ready(L, 1);
-    if (!c)
-        return NULL;
+    if (!dbl_conn_is_ready(L, c, 1))
+        return 0;
     dbl_query_read(L, c, first, q);
     if (q->shape == DBL_ROW_VALUES)
         dbl_misuse(L, "option rows = \"values\" is for conn:rows");
-    return c;
+    return 1;
 }
 
 static int conn_send_query(lua_State *L)
 {
     Query q;
-    Conn *c = read_query(L, 1, &q);
-    if (!c || !dbl_query_send(L, c, &q))
+    Conn *c = dbl_conn_any(L, 1);
+    if (!read_query(L, c, 1, &q) || !dbl_query_send(L, c, &q))
         return 2;
     dbl_query_begin(L, c, &q, DBL_GOAL_NEXT);
     c->deadline = DBL_NEVER;
@@ -94,37 +93,38 @@ static int run(lua_State *L, Conn *c, Query *q, int (*take)(lua_State *, Conn *)
     return settle(L, c, take);
 }
 
-/* The result of the last statement; nothing where a statement is to be cached first;
- * where Lua must wait, false and what core.turn gives. */
-static int query_from(lua_State *L, int first)
+int dbl_ask(lua_State *L, Conn *c, int first)
 {
     Query q;
-    Conn *c = read_query(L, first, &q);
-    if (!c)
-        return 2;
-    c->again = 0;
-    if (!use_cache(L, c, &q))
+    if (!read_query(L, c, first, &q))
         return 0;
-    int pushed = run(L, c, &q, push_last);
-    return pushed == 1 && lua_isboolean(L, -1) && !c->plain ? dbl_push_arrived(L, c) : pushed;
+    c->again = 0;
+    if (!use_cache(L, c, &q)) {
+        lua_pushnil(L);
+        lua_pushnil(L);
+        return 0;
+    }
+    if (!dbl_query_send(L, c, &q))
+        return 0;
+    dbl_query_begin(L, c, &q, DBL_GOAL_LAST);
+    return 1;
 }
 
+/* The result of the last statement; nil alone where a statement is to be cached first; where
+ * Lua must wait, false and what core.turn gives. */
 static int conn_query(lua_State *L)
 {
-    return query_from(L, 1);
-}
-
-/* core.ask(conn, item): the same of an item of a gather, whose [1] is not part of it. */
-static int conn_ask(lua_State *L)
-{
-    return query_from(L, 2);
+    Conn *c = dbl_conn_any(L, 1);
+    if (!dbl_ask(L, c, 1))
+        return 2;
+    return c->plain ? settle(L, c, push_last) : dbl_push_arrived(L, c);
 }
 
 static int conn_query_uncached(lua_State *L)
 {
     Query q;
-    Conn *c = read_query(L, 1, &q);
-    return c ? run(L, c, &q, push_last) : 2;
+    Conn *c = dbl_conn_any(L, 1);
+    return read_query(L, c, 1, &q) ? run(L, c, &q, push_last) : 2;
 }
 
 /* Pushes what a statement whose results are described in c->kept has as its
@@ -156,9 +156,9 @@ static int push_along(lua_State *L, Conn *c)
 static int conn_query_along(lua_State *L)
 {
     Query q;
-    dbl_conn_any(L, 1)->done = 0; /* also where nothing will be sent */
-    Conn *c = read_query(L, 1, &q);
-    if (!c)
+    Conn *c = dbl_conn_any(L, 1);
+    c->done = 0; /* also where nothing will be sent */
+    if (!read_query(L, c, 1, &q))
         return 2;
     note_use(L, c);
     return run(L, c, &q, push_along);
@@ -224,7 +224,6 @@ static int conn_take_description(lua_State *L)
 const luaL_Reg dbl_send_functions[] = {
     {"send_query",       conn_send_query      },
     {"query",            conn_query           },
-    {"ask",              conn_ask             },
     {"query_uncached",   conn_query_uncached  },
     {"query_along",      conn_query_along     },
     {"take_along",       conn_take_along      },

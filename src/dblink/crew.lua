@@ -35,6 +35,12 @@ local function wake(self, hand, value, why)
   hand.parked, hand.value, hand.why = false, value, why
 end
 
+-- Who waits for it.
+local function hand_at(self, fd)
+  local hand = self.by_fd[fd]
+  return self.of_lane[hand] or hand
+end
+
 local function set_deadline(self, hand, seconds)
   local deadline = now() + seconds
   hand.deadline = deadline
@@ -49,7 +55,7 @@ local function watch(self, hand, fd, events, seconds)
     self.watched[fd] = events
   end
   hand.fd = fd
-  self.by_fd[fd] = hand
+  self.by_fd[fd] = hand.lane or hand
   if seconds then set_deadline(self, hand, seconds) end
   return true
 end
@@ -83,7 +89,7 @@ local function make_wait(self)
   end
   function how.forget(fd)
     forget(self, fd)
-    local hand = self.by_fd[fd]
+    local hand = hand_at(self, fd)
     if hand then wake(self, hand, true) end
   end
   function how.self()
@@ -106,6 +112,8 @@ local function make_wait(self)
   return how
 end
 
+local function pass(fd) return fd end -- where there are no lanes
+
 function crew.new(outer)
   if outer.check then
     local possible, err = outer.check()
@@ -114,8 +122,8 @@ function crew.new(outer)
   local crowd, err = core.crowd()
   if not crowd then return nil, err end
   local self = setmetatable({
-    outer = outer, crowd = crowd, by_fd = {}, watched = {}, timed = {}, earliest = math.huge,
-    ready = {}, first = 1, last = 0, alive = 0, entered = {},
+    outer = outer, crowd = crowd, by_fd = {}, of_lane = {}, watched = {}, timed = {}, earliest = math.huge,
+    serve = pass, ready = {}, first = 1, last = 0, alive = 0, entered = {},
   }, crew)
   self.wait = make_wait(self)
   local gate = crowd:getfd()
@@ -145,10 +153,11 @@ function crew:spawn(f, ...)
   return hand
 end
 
--- A new hand without a coroutine: react(job) is called at the next turn, and whenever
--- what it watches is ready, until it is dismissed.
-function crew:attend(react, job)
-  local hand = { react = react, job = job }
+-- A new hand without a coroutine, for a lane (lane.c), which self.serve serves: begin(job) is
+-- called at the next turn, and when it is roused, or late; react(job, ...) with what it says.
+function crew:attend(lane, begin, react, job)
+  local hand = { lane = lane, begin = begin, react = react, job = job }
+  self.of_lane[lane] = hand
   self.alive = self.alive + 1
   wake(self, hand)
   return hand
@@ -189,7 +198,7 @@ end
 local unpack = table.unpack or unpack
 
 local function resume(self, hand)
-  if hand.react then return hand.react(hand.job) end
+  if hand.begin then return hand.begin(hand.job) end
   local args, ok, err = hand.args
   self.running = hand
   if args then
@@ -253,7 +262,7 @@ local function wait_outside(self, seconds)
 end
 
 local function look(self, deadline)
-  local crowd, by_fd = self.crowd, self.by_fd
+  local crowd, serve = self.crowd, self.serve
   if deadline > self.earliest then deadline = self.earliest end
   local fd
   if self.outer.plain then
@@ -266,16 +275,18 @@ local function look(self, deadline)
       fd = crowd:ready(0)
     end
   end
+  local res, need, where, seconds
+  fd, res, need, where, seconds = serve(fd or nil)
   while fd do
-    local hand = by_fd[fd]
+    local hand = hand_at(self, fd)
     if not hand then
       forget(self, fd)
-    elseif hand.react and not hand.deadline then
-      hand.react(hand.job)
+    elseif hand.react then
+      hand.react(hand.job, res, need, where, seconds)
     else
       wake(self, hand, true)
     end
-    fd = crowd:more()
+    fd, res, need, where, seconds = serve(crowd:more())
   end
 end
 

@@ -15,7 +15,7 @@ local pool = require "dblink.pool"
 local statement = require "dblink.statement"
 
 local now, state = core.now, core.state
-local ask, arrived, go_on = core.ask, core.arrived, statement.go_on
+local go_on = statement.go_on
 
 local gather = {}
 
@@ -86,27 +86,32 @@ local function find_wait(conn, options)
   return connection.find_wait(options.wait)
 end
 
-local function new_run(list, options)
+-- first_wins: it is a race.
+local function new_run(list, options, first_wins)
   if type(list) ~= "table" then core.misuse("bad argument 'list' (table expected, got " .. type(list) .. ")") end
-  local lanes, first = {}, nil
-  for i, item in ipairs(list) do
-    local conn = read_where(item, i)
-    if conn and not lanes[conn] then
+  local results, n, first = {}, #list, nil
+  results.n = n
+  local lanes = core.lanes(list, results, first_wins)
+  local i = lanes.check(1)
+  while i do
+    local conn = read_where(list[i], i)
+    if conn then
       if conn:status() == "closed" then core.misuse(("item %d: connection is closed"):format(i)) end
-      lanes[conn] = { first = 1, last = 0 }
+      lanes.add(i, conn)
       first = first or conn
     end
+    i = lanes.check(i + 1)
   end
   local how = find_wait(first, options)
   local hands, err = crew.new(how)
   if not hands then return nil, err end
+  hands.serve = lanes.server(hands.crowd, hands.by_fd)
   return setmetatable({
-    list = list, n = #list, options = options, crew = hands, how = how,
+    list = list, n = n, options = options, crew = hands, how = how,
     deadline = options.timeout and now() + options.timeout, limit = options.limit or math.huge,
-    swift = not (how.enter or options.on_progress),
-    decided = false, -- nothing more is to begin
-    next = 1, active = 0, done = 0, lanes = lanes, given = {}, live = {},
-    results = { n = #list }, errors = {}, fresh = {}, first = 1,
+    grace = options.grace, swift = not (how.enter or options.on_progress),
+    first_wins = first_wins, decided = false, -- decided: nothing more is to begin
+    lanes = lanes, active = 0, given = {}, live = {}, results = results, errors = {}, first = 1,
   }, run)
 end
 
@@ -115,7 +120,7 @@ function run:adopt(conn)
   if self.given[conn] then return end
   local s = state(conn)
   self.given[conn] = { wait = s.wait, grace = s.grace }
-  s.grace = self.options.grace
+  s.grace = self.grace
   await.use(conn, self.crew.wait)
 end
 
@@ -130,8 +135,7 @@ end
 -- The answer to item i, once.
 function run:finish(i, res, err)
   if self.results[i] or self.errors[i] then return end
-  local done = self.done + 1
-  self.done, self.fresh[done] = done, i
+  local done = self.lanes.finish(i)
   if err then
     self.errors[i] = err
     self.failed = self.failed or i
@@ -145,41 +149,34 @@ function run:finish(i, res, err)
 end
 
 -- A connection of the run's own.
-local function ask_there(self, job)
+local function ask_there(self, job, item)
   local options = {}
   for name, value in pairs(self.options.connect or {}) do options[name] = value end
   options.wait = self.crew.wait
-  local conn, err = connection.begin(job.item[1], options, function(own) job.own = own end)
+  local conn, err = connection.begin(item[1], options, function(own) job.own = own end)
   if not conn then return nil, err end
   local open, res
   open, err = connection.open(conn)
-  if open then res, err = conn:query(question_of(job.item)) end
+  if open then res, err = conn:query(question_of(item)) end
   conn:close()
   job.own = nil
   return res, err
 end
 
-local function ask_pool(job)
+local function ask_pool(job, item)
   job.note = {}
-  return pool.ask(job.item[1], job.note, false, question_of(job.item))
+  return pool.ask(item[1], job.note, false, question_of(item))
 end
 
 -- The next item of those that wait for the same connection, if there is one to begin.
 local function advance(self, job)
-  local lane = job.lane
-  if not lane or lane.first > lane.last or self.decided then return false end
-  local i = lane[lane.first]
-  lane.first = lane.first + 1
-  job.i, job.item = i, self.list[i]
-  return true
+  job.i = job.lane and not self.decided and self.lanes.advance(job.lane)
+  return job.i
 end
 
 local function leave(self, job)
   self.live[job] = nil
-  if job.lane then
-    job.lane.job = nil
-    self:give_back(job.conn)
-  end
+  if job.conn then self:give_back(job.conn) end
   self.active = self.active - 1
   self:start()
 end
@@ -188,23 +185,21 @@ end
 -- item) ends the first one, where it was begun.
 local function work(self, job, finish)
   local conn, unopened = job.conn, nil
-  if conn and not finish then
-    self:adopt(conn)
-    if conn:status() == "connecting" then unopened = select(2, connection.open(conn)) end
-  end
+  if conn and conn:status() == "connecting" then unopened = select(2, connection.open(conn)) end
   repeat
+    local item = self.list[job.i]
     local res, err
     if finish then
-      res, err = finish(conn, job.item)
+      res, err = finish(conn, item)
       finish = nil
     elseif job.why or unopened then
       err = job.why or unopened
     elseif conn then
-      res, err = conn:query(question_of(job.item))
-    elseif pool.is_pool(job.item[1]) then
-      res, err = ask_pool(job)
+      res, err = conn:query(question_of(item))
+    elseif pool.is_pool(item[1]) then
+      res, err = ask_pool(job, item)
     else
-      res, err = ask_there(self, job)
+      res, err = ask_there(self, job, item)
     end
     if err and job.why then
       job.why.connection_lost = err.connection_lost
@@ -212,69 +207,68 @@ local function work(self, job, finish)
     end
     self:finish(job.i, res, err)
     unopened = nil
-  until not advance(self, job)
-  leave(self, job)
+    if not advance(self, job) then return leave(self, job) end
+  until self.swift and conn:status() == "ok"
+  self:attend(job)
 end
 
 -- The same work on a connection that was given needs no coroutine as long as all goes
--- well: what has come is taken, and the next is asked, at one stroke. From where it
--- does not, a coroutine goes on.
+-- well: lane.c does it. From where it does not, a coroutine goes on.
 local function hand_over(self, job, finish)
   self.crew:retire(job.hand)
   job.hand = self.crew:spawn(work, self, job, finish)
 end
 
-local function react(job)
-  local self, conn, hand = job.run, job.conn, job.hand
-  local res, need, fd, seconds = nil, nil, nil, nil -- need: an error, where there is no result
-  if job.asked then
-    res, need, fd, seconds = arrived(conn)
-  elseif not job.why then
-    res, need, fd, seconds = ask(conn, job.item)
-  end
+-- What has come of a lane that Lua has to see.
+local function react(job, res, need, fd, seconds)
+  local self, lanes = job.run, job.run.lanes
+  job.i = lanes.item(job.lane)
   while res do
     self:finish(job.i, res)
     if not advance(self, job) then
-      self.crew:retire(hand)
+      self.crew:retire(job.hand)
       return leave(self, job)
     end
-    res, need, fd, seconds = ask(conn, job.item)
+    res, need, fd, seconds = lanes.ask(job.lane)
+    job.i = lanes.item(job.lane)
   end
-  if need and res == false then
-    job.asked = true
-    return self.crew:watch(hand, fd, need, seconds)
+  if res == false and need then
+    self.crew:watch(job.hand, fd, need, seconds)
+  elseif res == false then
+    hand_over(self, job, await.give_up)
+  else -- need: the error, if it is one
+    hand_over(self, job, function(conn, item) return go_on(conn, nil, need, question_of(item)) end)
   end
-  if res == false then return hand_over(self, job, await.give_up) end
-  if job.why and not need then return hand_over(self, job) end
-  hand_over(self, job, function(_, item) return go_on(conn, nil, need, question_of(item)) end)
+end
+
+-- Asks its item; or it was roused, or late.
+local function begin(job)
+  local self = job.run
+  if job.asked then return react(job, self.lanes.arrived(job.lane)) end
+  if job.why then return hand_over(self, job) end
+  job.asked = true
+  react(job, self.lanes.ask(job.lane))
+end
+
+function run:attend(job)
+  job.asked = false
+  job.hand = self.crew:attend(job.lane, begin, react, job)
 end
 
 -- Starts as many as may run.
 function run:start()
-  while self.next <= self.n and self.active < self.limit and not self.decided do
-    local i = self.next
-    self.next = i + 1
-    local item = self.list[i]
-    local conn = item[1]
-    local lane = self.lanes[conn]
-    if not lane then
-      conn = read_where(item, i)
-      lane = self.lanes[conn or 0]
-    end
-    if lane and lane.job then
-      lane.last = lane.last + 1
-      lane[lane.last] = i
+  while self.active < self.limit and not self.decided do
+    local i, lane = self.lanes.next()
+    if not i then return end
+    local conn = lane and read_where(self.list[lane])
+    local job = { i = i, lane = lane, conn = conn, run = self }
+    self.active = self.active + 1
+    self.live[job] = true
+    if conn then self:adopt(conn) end
+    if conn and self.swift and conn:status() == "ok" then
+      self:attend(job)
     else
-      local job = { i = i, item = item, conn = conn, lane = lane, run = self }
-      self.active = self.active + 1
-      self.live[job] = true
-      if lane then lane.job = job end
-      if lane and self.swift and conn:status() == "ok" then
-        self:adopt(conn)
-        job.hand = self.crew:attend(react, job)
-      else
-        job.hand = self.crew:spawn(work, self, job)
-      end
+      job.hand = self.crew:spawn(work, self, job)
     end
   end
 end
@@ -332,6 +326,10 @@ function run:abort(err)
   error(err, 0)
 end
 
+function run:is_over()
+  return self.n == 0 or self.lanes.ended(self.n)
+end
+
 function run:go(enough)
   return self.crew:run(self.deadline, enough)
 end
@@ -354,7 +352,7 @@ function gather.gather(list, options)
   self:start()
   if options.on_error == "cancel" then
     self:advance(function() return self.failed end)
-    if self.failed and self.done < self.n then self:stop("cancelled", "another query of the run failed") end
+    if self.failed and not self:is_over() then self:stop("cancelled", "another query of the run failed") end
   else
     self:advance()
   end
@@ -368,20 +366,19 @@ function gather.as_completed(list, options)
   local self, err = new_run(list, options)
   if not self then error(err, 0) end
   self:start()
-  local function another() return self.fresh[self.first] end
+  local function another() return self.lanes.ended(self.first) end
   -- In Lua 5.1 a loop's iterator cannot yield: all the waiting is done before the loop
   if not (protect.native or self.how.plain) then self:advance() end
   local function each()
     if self.closed then return nil end
-    if not self.fresh[self.first] and self.done < self.n then self:advance(another) end
-    local i = self.fresh[self.first]
+    if not another() and not self:is_over() then self:advance(another) end
+    local i = another()
     if not i then
       self:close()
       return nil
     end
-    self.fresh[self.first] = nil
     self.first = self.first + 1
-    if self.done == self.n and not self.fresh[self.first] then self:close() end
+    if self.first > self.n then self:close() end
     return i, self.results[i], self.errors[i]
   end
   -- Leaving the loop early ends the run: by itself from Lua 5.4 on, else by each:close().
@@ -400,11 +397,17 @@ end
 local GRACE = 1 -- the winner waits no longer for the losers to be cancelled
 
 -- The first good answer decides.
+local function new_race(list, options)
+  local self, err = new_run(list, options, true)
+  if not self then return nil, err end
+  self.grace = options.grace or GRACE
+  return self
+end
+
 local function best(self)
-  self.first_wins = true
   self:start()
-  self:advance(function() return self.won or self.done == self.n end)
-  if self.done < self.n then self:stop("cancelled", "another answer came first") end
+  self:advance(function() return self.won or self:is_over() end)
+  if not self:is_over() then self:stop("cancelled", "another answer came first") end
   self:close()
   if self.won then return self.results[self.won], self.won end
   return nil, self.failed and self.errors[self.failed] or core.failure("usage", "there is nobody to ask"),
@@ -414,9 +417,7 @@ end
 --- Asks all, and takes the first good answer; the others are cancelled: the result and
 -- which it was, or nil, the first error, and all errors.
 function gather.race(list, options)
-  options = read_options(options, OF_MANY)
-  options.grace = options.grace or GRACE
-  local self, err = new_run(list, options)
+  local self, err = new_race(list, read_options(options, OF_MANY))
   if not self then return nil, err end
   return best(self)
 end
@@ -424,11 +425,9 @@ end
 --- A race in which each begins only when the one before it is late, or has failed.
 function gather.hedge(list, options)
   options = read_options(options, OF_HEDGE)
-  local copy = {}
-  for name, value in pairs(options) do copy[name] = value end
-  copy.grace, copy.limit = options.grace or GRACE, 1
-  local self, err = new_run(list, copy)
+  local self, err = new_race(list, options)
   if not self then return nil, err end
+  self.limit = 1
   local after = options.after or 0.05
   self.alarm = self.crew:spawn(function()
     local how = self.crew.wait

@@ -1,0 +1,193 @@
+local dblink = require "dblink"
+local core = require "dblink.core"
+local server = require "support.server"
+
+local MANY = os.getenv "DBLINK_UNDER" and 100 or 1000
+
+describe("a lane of a gather", function()
+  local one, two
+  before_each(function()
+    one, two = server.connect(), server.connect()
+  end)
+  after_each(function()
+    one:close()
+    two:close()
+  end)
+
+  -- What the items of a list gave, results as their first value and errors as their kinds.
+  local function gather(list, options)
+    local results, errors = dblink.gather(list, options)
+    local seen = {}
+    for i = 1, results.n do
+      assert.is_true((results[i] == nil) ~= (errors[i] == nil))
+      seen[i] = results[i] and results[i](1, 1) or errors[i].sqlstate or errors[i].kind
+    end
+    return seen, errors
+  end
+
+  it("has many items, which are asked one after the other", function()
+    assert(one:query "create temp sequence lane_seq")
+    local list, expected = {}, {}
+    for i = 1, MANY do
+      list[2 * i - 1] = { one, "select nextval('lane_seq')::int" }
+      list[2 * i] = { two, "select $1::int", i }
+      expected[2 * i - 1], expected[2 * i] = i, i
+    end
+    assert.same(expected, (gather(list)))
+  end)
+
+  it("goes on after an error in its middle", function()
+    local list, expected = {}, {}
+    for i = 1, 40 do
+      list[i] = { one, i % 3 == 0 and "select 1/0" or "select " .. i }
+      expected[i] = i % 3 == 0 and "22012" or i
+    end
+    assert.same(expected, (gather(list)))
+  end)
+
+  it("gives an error to each item after its connection was lost, and others go on", function()
+    local list, expected = {}, {}
+    for i = 1, 10 do
+      list[2 * i - 1] = { one, i == 4 and "select pg_terminate_backend(pg_backend_pid())" or "select " .. i }
+      list[2 * i] = { two, "select " .. i }
+      expected[2 * i - 1], expected[2 * i] = i, i
+    end
+    local seen, errors = gather(list)
+    for i = 4, 10 do
+      assert.is_true(errors[2 * i - 1].connection_lost)
+      seen[2 * i - 1] = i
+    end
+    assert.same(expected, seen)
+    assert.equal("bad", one:status())
+  end)
+
+  it("keeps notices and notifications that come meanwhile", function()
+    local told = {}
+    one:close()
+    one = server.connect("", { on_notice = function(notice) told[#told + 1] = notice.message end })
+    assert(two:query "listen lane_spec")
+    local list, notices, payloads = {}, {}, {}
+    for i = 1, 20 do
+      list[2 * i - 1] = { one, ("do $$ begin raise notice 'n%d'; end $$"):format(i) }
+      list[2 * i] = { two, ("notify lane_spec, 'p%d'"):format(i) }
+      notices[i], payloads[i] = "n" .. i, "p" .. i
+    end
+    local results = dblink.gather(list)
+    for i = 1, 40 do assert.is_truthy(results[i]) end
+    assert.same(notices, told)
+    for i = 1, 20 do assert.equal(payloads[i], two:get_notify().payload) end
+  end)
+
+  it("reads its results as the connection and the item say", function()
+    one:close()
+    one = server.connect("", { null = "none", max_bytes = 1000 })
+    local seen = gather {
+      { one, "select null" }, { one, "select 2", decode = false }, { one, "select null", null = "own" },
+      { one, "select repeat('x', 2000)" }, { one, "select null::int" }, { one, "select 6" },
+    }
+    assert.same({ "none", "2", "own", "too_big", "none", 6 }, seen)
+  end)
+
+  it("keeps the time limits of its items", function()
+    local seen = gather {
+      { one, "select 1", timeout = 60 }, { one, "select 2" }, { one, "select pg_sleep(60)", timeout = 0.05 },
+      { one, "select 4" }, { one, "select 5", timeout = 60 },
+    }
+    assert.same({ 1, 2, "timeout", 4, 5 }, seen)
+  end)
+
+  it("sends what the socket does not take at once", function()
+    local long = ("x"):rep(5000000)
+    local seen = gather {
+      { one, "select 1" }, { one, "select length('" .. long .. "')" }, { one, "select 3" },
+      { one, "select length($1)", long }, { one, "select 5" },
+    }
+    assert.same({ 1, #long, 3, #long, 5 }, seen)
+  end)
+
+  it("is left where a wrong item is met, with nothing running", function()
+    local list = { { two, "select pg_sleep(60)" } }
+    for i = 2, 10 do list[i] = { one, "select 1", i == 7 and {} or i } end
+    list[5] = { one, "select 1", unknown = true }
+    assert.error_matches(function() dblink.gather(list) end, "unknown option 'unknown'")
+    assert.equal(1, one:query "select 1"(1, 1))
+    assert.equal(2, two:query "select 2"(1, 1))
+  end)
+
+  it("is left by a race at its first good answer", function()
+    assert(one:query "create temp sequence lane_seq")
+    local list = {}
+    for i = 1, 10 do list[i] = { one, i < 3 and "select 1/0" or "select nextval('lane_seq')::int" } end
+    local res, which = dblink.race(list)
+    assert.equal(3, which)
+    assert.equal(1, res(1, 1))
+    assert.equal(2, one:query "select nextval('lane_seq')::int"(1, 1))
+  end)
+
+  it("tells as_completed of each item in the order in which they ended", function()
+    local order = {}
+    for i, res in dblink.as_completed {
+      { one, "select pg_sleep(0.2), 1" }, { two, "select 2" }, { two, "select 3" }, { one, "select 4" },
+    } do
+      assert.is_truthy(res)
+      order[#order + 1] = i
+    end
+    assert.same({ 2, 3, 1, 4 }, order)
+  end)
+
+  it("takes leases and connections in one list, and begins no more than `limit`", function()
+    local pool = dblink.pool { server.conninfo, max = 1 }
+    local lease = assert(pool:acquire())
+    local list, expected = {}, {}
+    for i = 1, 30 do
+      local where = i % 3 == 0 and lease or i % 3 == 1 and one or i % 6 == 2 and two or server.conninfo
+      list[i], expected[i] = { where, "select " .. i }, i
+    end
+    assert.same(expected, (gather(list, { limit = 2 })))
+    lease:release()
+    pool:close()
+  end)
+end)
+
+describe("core.lanes", function()
+  local conn
+  before_each(function() conn = server.connect() end)
+  after_each(function() conn:close() end)
+
+  it("lets items wait for those before them on the same connection", function()
+    local list = { { conn, "a" }, { "x", "b" }, { conn, "c" }, { conn, "d" }, { "y", "e" } }
+    local lanes = core.lanes(list, {})
+    assert.equal(1, lanes.check(1))
+    lanes.add(1, conn)
+    assert.equal(2, lanes.check(2))
+    assert.equal(5, lanes.check(3))
+    assert.is_nil(lanes.check(6))
+    assert.same({ 1, 1 }, { lanes.next() })
+    assert.same({ 2 }, { lanes.next() })
+    assert.same({ 5 }, { lanes.next() })
+    assert.is_nil(lanes.next())
+    assert.equal(1, lanes.item(1))
+    assert.equal(3, lanes.advance(1))
+    assert.equal(4, lanes.advance(1))
+    assert.is_nil(lanes.advance(1))
+  end)
+
+  it("counts what is over, in order", function()
+    local lanes = core.lanes({ {}, {} }, {})
+    assert.is_nil(lanes.ended(1))
+    assert.equal(1, lanes.finish(2))
+    assert.equal(2, lanes.finish(1))
+    assert.equal(2, lanes.ended(1))
+    assert.equal(1, lanes.ended(2))
+    assert.is_nil(lanes.ended(3))
+  end)
+
+  it("refuses what is no item and no lane", function()
+    local lanes = core.lanes({ { conn, "select 1" } }, {})
+    assert.error(function() lanes.finish(2) end)
+    assert.error(function() lanes.add(0, conn) end)
+    assert.error(function() lanes.add(1, io.stdout) end)
+    assert.error(function() lanes.ask(1) end)
+    assert.error(function() lanes.arrived(7) end)
+  end)
+end)

@@ -1,0 +1,329 @@
+/*
+ * lane.c -- the items of a gather, and those that wait for the same connection.
+ *
+ * A connection that was given is a lane, known by the number of the first item that names it.
+ * Its items are asked one after the other.  While all goes well that needs no Lua: for all
+ * connections of a crowd that are ready, in one call, the result that has come is put away
+ * and the next item is asked.  What Lua has to see leaves that call: the last result of a
+ * lane, an error, a wait for something else, a deadline.
+ *
+ * The functions of a run share what it is about as upvalues.  So the stack is free for a
+ * query: the connection at 1, its item at 2.
+ */
+#include "lane.h"
+
+#include <string.h>
+
+#include "conn.h"
+#include "crowd.h"
+#include "receive.h"
+#include "send.h"
+
+typedef struct Item {
+    Conn *conn; /* of a lane */
+    int lane;   /* the first item with its connection; 0: none was given */
+    int after;  /* the one that waits for it to be over; 0: none does */
+    int asked;  /* of a lane: the one under way, or 0 */
+    int last;   /* of a lane: the last one that waits */
+    int ended;  /* which item was the first to end, the second, ... */
+} Item;
+
+typedef struct Lanes {
+    int count; /* of the items */
+    int next;  /* the first that was not begun */
+    int ended; /* how many are over */
+    int each;  /* Lua has to see each result */
+    Item item[];
+} Lanes;
+
+/* What the functions share. */
+enum {
+    LANES = lua_upvalueindex(1),   /* its item[] from 1 on */
+    LIST = lua_upvalueindex(2),    /* of {where, sql, ...} */
+    RESULTS = lua_upvalueindex(3), /* by the item's number */
+    CONNS = lua_upvalueindex(4),   /* of lanes by number, and their numbers */
+    SHARED = 4,
+    CROWD = lua_upvalueindex(5), /* of serve alone */
+    HANDS = lua_upvalueindex(6), /* by descriptor, who waits for it: a lane's number, or another */
+};
+
+static Lanes *get_lanes(lua_State *L)
+{
+    return lua_touserdata(L, LANES);
+}
+
+/* The item with the number at stack index i. */
+static Item *check_item(lua_State *L, Lanes *l, int i)
+{
+    lua_Integer n = luaL_checkinteger(L, i);
+    luaL_argcheck(L, n >= 1 && n <= l->count, i, "no item");
+    return &l->item[n];
+}
+
+static Item *check_lane(lua_State *L, Lanes *l)
+{
+    Item *lane = check_item(L, l, 1);
+    luaL_argcheck(L, lane->conn, 1, "no lane");
+    return lane;
+}
+
+static int push_number(lua_State *L, int n)
+{
+    if (n == 0)
+        return 0;
+    lua_pushinteger(L, n);
+    return 1;
+}
+
+/* lanes.check(i): the first item from i on that has to be looked at: whose connection is not
+ * known yet, or that has no SQL. */
+static int lanes_check(lua_State *L)
+{
+    Lanes *l = get_lanes(L);
+    for (int i = (int)luaL_checkinteger(L, 1); i >= 1 && i <= l->count; i++) {
+        int lane = 0;
+        lua_settop(L, 0);
+        lua_rawgeti(L, LIST, i);
+        if (lua_istable(L, 1)) {
+            lua_rawgeti(L, 1, 2);
+            lua_rawgeti(L, 1, 1);
+            lua_rawget(L, CONNS);
+            lane = lua_type(L, 2) == LUA_TSTRING ? (int)lua_tointeger(L, 3) : 0;
+        }
+        if (!lane)
+            return push_number(L, i);
+        l->item[i].lane = lane;
+    }
+    return 0;
+}
+
+/* lanes.add(i, conn): item i is of this connection, which may be new. */
+static int lanes_add(lua_State *L)
+{
+    Lanes *l = get_lanes(L);
+    Item *item = check_item(L, l, 1);
+    Conn *c = dbl_conn_any(L, 2);
+    lua_settop(L, 2);
+    lua_pushvalue(L, 2);
+    lua_rawget(L, CONNS);
+    item->lane = (int)lua_tointeger(L, 3);
+    if (item->lane)
+        return 0;
+    lua_pushvalue(L, 2);
+    lua_rawseti(L, CONNS, (int)lua_tointeger(L, 1));
+    lua_pushvalue(L, 2);
+    lua_pushvalue(L, 1);
+    lua_rawset(L, CONNS);
+    item->lane = (int)lua_tointeger(L, 1);
+    item->conn = c;
+    return 0;
+}
+
+/* lanes.next(): the number of the next item to begin, and of its lane, if it is of one.  Those
+ * before it wait, since something is under way on their lanes. */
+static int lanes_next(lua_State *L)
+{
+    Lanes *l = get_lanes(L);
+    while (l->next <= l->count) {
+        int i = l->next++;
+        Item *lane = &l->item[l->item[i].lane];
+        if (!l->item[i].lane || !lane->asked) {
+            lane->asked = lane->last = i;
+            lua_pushinteger(L, i);
+            return 1 + push_number(L, l->item[i].lane);
+        }
+        l->item[lane->last].after = i;
+        lane->last = i;
+    }
+    return 0;
+}
+
+static int advance(Lanes *l, Item *lane)
+{
+    lane->asked = l->item[lane->asked].after;
+    return lane->asked;
+}
+
+/* lanes.item(lane): the number of the item that is under way.  lanes.advance(lane): the item
+ * after it is under way now; nil: there is none. */
+static int lanes_item(lua_State *L)
+{
+    return push_number(L, check_lane(L, get_lanes(L))->asked);
+}
+
+static int lanes_advance(lua_State *L)
+{
+    Lanes *l = get_lanes(L);
+    return push_number(L, advance(l, check_lane(L, l)));
+}
+
+/* Notes that an item is over: how many are. */
+static int finish(Lanes *l, int item)
+{
+    l->item[++l->ended].ended = item;
+    return l->ended;
+}
+
+/* lanes.finish(item), likewise.  lanes.ended(i): the i-th that ended; nil: not so many have. */
+static int lanes_finish(lua_State *L)
+{
+    Lanes *l = get_lanes(L);
+    Item *item = check_item(L, l, 1);
+    luaL_argcheck(L, l->ended < l->count, 1, "all are over");
+    return push_number(L, finish(l, (int)(item - l->item)));
+}
+
+static int lanes_ended(lua_State *L)
+{
+    Lanes *l = get_lanes(L);
+    int i = (int)luaL_checkinteger(L, 1);
+    return i >= 1 && i <= l->ended ? push_number(L, l->item[i].ended) : 0;
+}
+
+/* Asks the lane's item, for the connection at 1, and goes on with it if it was asked: 0 when
+ * all that is left to do is to wait for what is being watched, else how many values Lua has
+ * to see. */
+static int proceed(lua_State *L, Lanes *l, Item *lane, int asked, int watched)
+{
+    Conn *c = lane->conn;
+    for (;;) {
+        if (!asked) {
+            lua_rawgeti(L, LIST, lane->asked);
+            if (!dbl_ask(L, c, 2))
+                return 2;
+        }
+        lua_settop(L, 1);
+        int need = dbl_step(c);
+        if (need && need == watched && !c->over && dbl_wake(c) >= DBL_NEVER) {
+            c->held = DBL_HELD_BY_COROUTINE;
+            return 0;
+        }
+        if (need) {
+            lua_pushboolean(L, 0);
+            return 1 + dbl_push_wait(L, c, need);
+        }
+        int pushed = dbl_push_kept(L, c, 1);
+        if (pushed != 1 || l->each || !l->item[lane->asked].after)
+            return pushed;
+        lua_rawseti(L, RESULTS, lane->asked);
+        lua_settop(L, 1);
+        finish(l, lane->asked);
+        advance(l, lane);
+        asked = 0;
+    }
+}
+
+static void replace_by_conn(lua_State *L, Lanes *l, Item *lane)
+{
+    lua_settop(L, 0);
+    lua_rawgeti(L, CONNS, (int)(lane - l->item));
+}
+
+static int arrive(lua_State *L, Lanes *l, Item *lane, int watched)
+{
+    replace_by_conn(L, l, lane);
+    if (dbl_has_waited(lane->conn))
+        return proceed(L, l, lane, 1, watched);
+    lua_pushboolean(L, 0);
+    return 1;
+}
+
+/* lanes.ask(lane), lanes.arrived(lane): asks its item; takes what has come of it.  Both go on
+ * with those after it, and give what Lua has to see: a result; nil and an error; nil alone
+ * where a statement is to be cached first; false, what to wait for, the descriptor and how
+ * long; or false alone where it was waited in vain. */
+static int lanes_ask(lua_State *L)
+{
+    Lanes *l = get_lanes(L);
+    Item *lane = check_lane(L, l);
+    replace_by_conn(L, l, lane);
+    return proceed(L, l, lane, 0, 0);
+}
+
+static int lanes_arrived(lua_State *L)
+{
+    Lanes *l = get_lanes(L);
+    return arrive(L, l, check_lane(L, l), 0);
+}
+
+/* serve(fd): serves the lane that waits for fd, which is ready (nil: none is), and those of
+ * all others that the crowd has found ready, until there is something that Lua has to see:
+ * the descriptor and what has come of its lane, as by lanes.arrived; or the descriptor alone,
+ * which is not a lane's.  nil: all were served. */
+static int serve(lua_State *L)
+{
+    Lanes *l = get_lanes(L);
+    Crowd *w = dbl_crowd(L, CROWD);
+    for (int fd = (int)luaL_optinteger(L, 1, -1); fd >= 0; fd = dbl_crowd_more(w)) {
+        int pushed = 0;
+        lua_settop(L, 0);
+        lua_rawgeti(L, HANDS, fd);
+        if (lua_type(L, 1) == LUA_TNUMBER) {
+            Item *lane = check_lane(L, l);
+            pushed = arrive(L, l, lane, lane->conn->need);
+            if (pushed == 0)
+                continue;
+        }
+        lua_pushinteger(L, fd);
+        lua_insert(L, -1 - pushed);
+        return 1 + pushed;
+    }
+    return 0;
+}
+
+static void push_shared(lua_State *L)
+{
+    for (int i = 1; i <= SHARED; i++)
+        lua_pushvalue(L, lua_upvalueindex(i));
+}
+
+/* lanes.server(crowd, hands): the function that serves. */
+static int lanes_server(lua_State *L)
+{
+    dbl_crowd(L, 1);
+    luaL_checktype(L, 2, LUA_TTABLE);
+    lua_settop(L, 2);
+    push_shared(L);
+    lua_pushvalue(L, 1);
+    lua_pushvalue(L, 2);
+    lua_pushcclosure(L, serve, SHARED + 2);
+    return 1;
+}
+
+/* core.lanes(list, results, each): the functions of a run; each: Lua has to see each result. */
+static int lanes_new(lua_State *L)
+{
+    static const luaL_Reg functions[] = {
+        {"check",   lanes_check  },
+        {"add",     lanes_add    },
+        {"next",    lanes_next   },
+        {"item",    lanes_item   },
+        {"advance", lanes_advance},
+        {"finish",  lanes_finish },
+        {"ended",   lanes_ended  },
+        {"ask",     lanes_ask    },
+        {"arrived", lanes_arrived},
+        {"server",  lanes_server },
+        {NULL,      NULL         },
+    };
+    luaL_checktype(L, 1, LUA_TTABLE);
+    luaL_checktype(L, 2, LUA_TTABLE);
+    int count = (int)dbl_rawlen(L, 1), each = lua_toboolean(L, 3);
+    size_t size = sizeof(Lanes) + ((size_t)count + 1) * sizeof(Item);
+    lua_newtable(L);
+    Lanes *l = lua_newuserdata(L, size);
+    memset(l, 0, size);
+    l->count = count;
+    l->next = 1;
+    l->each = each;
+    lua_pushvalue(L, 1);
+    lua_pushvalue(L, 2);
+    lua_newtable(L);
+    dbl_setfuncs(L, functions, SHARED);
+    return 1;
+}
+
+const luaL_Reg dbl_lane_functions[] = {
+    {"lanes", lanes_new},
+    {NULL,    NULL     },
+};
