@@ -214,6 +214,35 @@ for _, wait in ipairs { "openresty", "openresty-direct" } do
       assert.equal("1", n:get "one")
     end)
 
+    it("does so within a second, by the server's own clock, whatever else goes on", function()
+      local log = server.sh("log", "a"):gsub("%s+$", "")
+      local line = "^(%d.- UTC) %[%d+%] " .. name:gsub("%p", "%%%0") .. " ERROR:  canceling statement due to user request"
+      local function cancels()
+        local moments = {}
+        for text in io.lines(log) do
+          local stamp = text:match(line)
+          if stamp then moments[#moments + 1] = stamp end
+        end
+        return moments
+      end
+      local worst
+      for _ = 1, 3 do -- a machine may have its own pauses
+        local before, load = #cancels(), assert(io.popen(("wrk -t1 -c20 -d4s http://127.0.0.1:%d/one"):format(n.port)))
+        local gone = n:leave("forever", 1.5, 10)
+        server.until_true(function() return #cancels() == before + 10 end, 5)
+        worst = 0
+        local moments = cancels()
+        for i = 1, 10 do
+          local moment = admin:query("select extract(epoch from $1::timestamptz)::float8", moments[before + i])(1, 1)
+          worst = math.max(worst, moment - gone[i])
+        end
+        load:read "*a"
+        load:close()
+        if worst <= 1 then break end
+      end
+      assert.is_true(worst <= 1, worst .. " seconds")
+    end)
+
     it("cancels the query of a request that has ended by itself", function()
       n:get "exit"
       server.until_true(at_rest, 2)

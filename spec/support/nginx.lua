@@ -112,6 +112,16 @@ function Nginx:begin(path, seconds, many)
     many or 1, seconds, self.port, path)))
 end
 
+-- The same, and when each of the clients was gone: a list of seconds since 1970.
+function Nginx:leave(path, seconds, many)
+  local moments = {}
+  local output = host.run(
+    ("for i in $(seq %d); do (curl -s -o /dev/null --max-time %g http://127.0.0.1:%d/%s; date +%%s.%%N) & done; wait"):format(
+      many, seconds, self.port, path))
+  for moment in output:gmatch "%S+" do moments[#moments + 1] = tonumber(moment) end
+  return moments
+end
+
 -- wrk: how many requests were answered with 200, and how many otherwise or not at all.
 function Nginx:hammer(path, connections, seconds)
   local output = host.sh(("wrk -t1 -c%d -d%gs http://127.0.0.1:%d/%s"):format(connections, seconds, self.port, path))
