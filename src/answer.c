@@ -149,11 +149,9 @@ static int push_row(lua_State *L, Pipeline *p)
     lua_rawgeti(L, -1, DBL_PIPELINE_WALK);
     int result = lua_gettop(L), row = p->row;
     const Result *r = lua_touserdata(L, result);
-    luaL_checkstack(L, r->columns + 8, "too many columns");
     p->row = row + 1 < r->rows ? row + 1 : -1;
     lua_pushinteger(L, p->given);
-    for (int j = 0; j < r->columns; j++)
-        dbl_push_value(L, r, result, row, j);
+    dbl_push_values(L, r, result, row);
     return r->columns + 1;
 }
 

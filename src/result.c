@@ -303,13 +303,6 @@ Result *dbl_result_pieces(lua_State *L, PGresult **pg, int reading, int uservalu
     return r;
 }
 
-void dbl_result_next(Result *r, PGresult *pg)
-{
-    PQclear(r->pg);
-    r->pg = pg;
-    r->rows = pg ? PQntuples(pg) : 0;
-}
-
 static Result *any_result(lua_State *L, int i)
 {
     Result *r = dbl_testudata(L, i, SMALL);

@@ -49,6 +49,7 @@ typedef struct Result {
     unsigned char status; /* ExecStatusType */
     unsigned char reading;
     unsigned char cleared;
+    unsigned char distinct; /* the columns' names, as dbl_push_names found */
     const char *command;
     const Cell *cells; /* of a small one */
     Column column[];
@@ -82,7 +83,13 @@ int dbl_binary_traits(lua_State *L, const PGresult *description, int reading, in
 /* Likewise, for rows that come in pieces: *pg has the columns, and no rows.  Then
  * the pieces one after the other, each of which it takes. */
 Result *dbl_result_pieces(lua_State *L, PGresult **pg, int reading, int uservalue);
-void dbl_result_next(Result *r, PGresult *pg);
+static inline void dbl_result_next(Result *r, PGresult *pg)
+{
+    if (r->pg)
+        PQclear(r->pg);
+    r->pg = pg;
+    r->rows = pg ? PQntuples(pg) : 0;
+}
 
 /* The result at stack index i; raises where it is none or was cleared. */
 Result *dbl_result(lua_State *L, int i);

@@ -80,15 +80,27 @@ static inline void push_cell(lua_State *L, const Result *r, int result, Cell cel
     }
 }
 
-void dbl_push_value(lua_State *L, const Result *r, int result, int row, int column)
+void dbl_push_values(lua_State *L, const Result *r, int result, int row)
 {
-    push_cell(L, r, result, dbl_cell(r, row, column), column);
+    if (r->columns > 10) /* of the 20 that a function may push */
+        luaL_checkstack(L, r->columns + 8, "too many columns");
+    for (int j = 0; j < r->columns; j++)
+        push_cell(L, r, result, dbl_cell(r, row, j), j);
 }
 
-void dbl_push_names(lua_State *L, const Result *r)
+int dbl_is_called(const Result *r)
+{
+    int called = 0;
+    for (int j = 0; j < r->columns; j++)
+        called |= r->column[j].codec;
+    return called;
+}
+
+void dbl_push_names(lua_State *L, Result *r)
 {
     lua_createtable(L, r->columns, r->columns);
     int names = lua_gettop(L);
+    r->distinct = 1;
     for (int j = r->columns; j-- > 0;) {
         lua_pushstring(L, r->column[j].name);
         lua_pushvalue(L, -1);
@@ -101,6 +113,7 @@ void dbl_push_names(lua_State *L, const Result *r)
         } else {
             lua_pop(L, 2);
             lua_pushboolean(L, 0);
+            r->distinct = 0;
         }
         lua_rawseti(L, names, j + 1);
     }
@@ -143,7 +156,7 @@ static void push_named(lua_State *L, const Result *r, int result, int row, int n
             continue;
         if (names) {
             lua_rawgeti(L, names, j + 1);
-            if (!lua_toboolean(L, -1)) {
+            if (!r->distinct && !lua_toboolean(L, -1)) {
                 lua_pop(L, 1);
                 continue;
             }
@@ -184,7 +197,7 @@ static int column_at(lua_State *L, int i, const Result *r)
 
 /* Pushes the names of a large result, made once and kept in its user value, and
  * returns their index; a small one is named as it goes: nothing, 0. */
-static int cached_names(lua_State *L, const Result *r, int result)
+static int cached_names(lua_State *L, Result *r, int result)
 {
     if (!r->pg)
         return 0;
@@ -207,13 +220,13 @@ static int cached_names(lua_State *L, const Result *r, int result)
 
 /* The result that a metamethod was called for.  Its upvalues 2 and 3 are the
  * metatables of results: this is quicker than to ask the registry. */
-static const Result *self(lua_State *L)
+static Result *self(lua_State *L)
 {
     if (lua_getmetatable(L, 1)) {
         int known =
             lua_rawequal(L, -1, lua_upvalueindex(2)) || lua_rawequal(L, -1, lua_upvalueindex(3));
         lua_pop(L, 1);
-        const Result *r = lua_touserdata(L, 1);
+        Result *r = lua_touserdata(L, 1);
         if (known && !r->cleared)
             return r;
     }
@@ -226,7 +239,7 @@ static int result_call(lua_State *L)
     lua_Number row = luaL_checknumber(L, 2);
     int column = lua_isnoneornil(L, 3) ? 0 : column_at(L, 3, r);
     if (row >= 1 && row <= r->rows && column >= 0 && column < r->columns)
-        dbl_push_value(L, r, 1, (int)row - 1, column);
+        push_cell(L, r, 1, dbl_cell(r, (int)row - 1, column), column);
     else
         lua_pushnil(L);
     return 1;
@@ -258,7 +271,7 @@ static void push_error(lua_State *L, const Result *r)
 static int result_index(lua_State *L)
 {
     if (lua_type(L, 2) == LUA_TNUMBER) {
-        const Result *r = self(L);
+        Result *r = self(L);
         lua_Number row = lua_tonumber(L, 2);
         if (!(row >= 1 && row <= r->rows))
             return 0;
@@ -305,10 +318,8 @@ static int next_row(lua_State *L, Walk *w, int result, int names)
         dbl_push_row(L, r, result, row, w->shape, names);
         return 1;
     }
-    luaL_checkstack(L, r->columns + 4, "too many columns");
     lua_pushinteger(L, row + 1);
-    for (int j = 0; j < r->columns; j++)
-        push_cell(L, r, result, dbl_cell(r, row, j), j);
+    dbl_push_values(L, r, result, row);
     return r->columns + 1;
 }
 
@@ -357,7 +368,7 @@ static void push_iterator(lua_State *L)
 
 static int result_rows(lua_State *L)
 {
-    const Result *r = dbl_result(L, 1);
+    Result *r = dbl_result(L, 1);
     int shape = dbl_check_shape(L, 2, r);
     if (shape == DBL_ROW_NAMED)
         dbl_push_names(L, r);
@@ -370,14 +381,6 @@ static int result_rows(lua_State *L)
     return 1;
 }
 
-static int is_called(const Result *r)
-{
-    int called = 0;
-    for (int j = 0; j < r->columns; j++)
-        called |= r->column[j].codec;
-    return called;
-}
-
 /* Calls make(result, number) for a list of so many bytes a row; functions of codecs
  * leave garbage. */
 static int push_list(lua_State *L, const Result *r, lua_CFunction make, int number, size_t bytes)
@@ -385,7 +388,7 @@ static int push_list(lua_State *L, const Result *r, lua_CFunction make, int numb
     lua_pushcfunction(L, make);
     lua_pushvalue(L, 1);
     lua_pushinteger(L, number);
-    if (is_called(r))
+    if (dbl_is_called(r))
         lua_call(L, 2, 1);
     else
         dbl_call_at_rest(L, 2, 1, (size_t)r->rows * bytes);
@@ -395,7 +398,7 @@ static int push_list(lua_State *L, const Result *r, lua_CFunction make, int numb
 static int make_all(lua_State *L)
 {
     enum { RESULT = 1, LIST = 3, NAMES };
-    const Result *r = lua_touserdata(L, RESULT);
+    Result *r = lua_touserdata(L, RESULT);
     int shape = (int)lua_tointeger(L, 2);
     lua_createtable(L, r->rows, 0);
     if (shape == DBL_ROW_NAMED)

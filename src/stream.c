@@ -26,20 +26,25 @@ enum { CHUNK = 32 }; /* rows; more of them gain little, and each may be big */
 enum { CONN = 1, RESULT, NAMES, ERROR };
 
 typedef struct Stream {
-    Conn *conn;     /* NULL: over */
-    Result *result; /* NULL before the first piece */
-    unsigned turn;  /* of the connection, which is at another when the stream was ended */
-    int shape;      /* DBL_ROW_... */
-    int row;        /* to be given next */
-    int special;    /* values need the result's user value */
+    const void *mark; /* by which we know our own */
+    Conn *conn;       /* NULL: over */
+    Result *result;   /* NULL before the first piece */
+    unsigned turn;    /* of the connection, which is at another when the stream was ended */
+    int shape;        /* DBL_ROW_... */
+    int row;          /* to be given next */
+    int special;      /* values need the result's user value */
     lua_Integer number;
     size_t budget, bytes;
 } Stream;
 
+static const char mark;
+
 static Stream *check_stream(lua_State *L)
 {
-    Stream *s = dbl_testudata(L, 1, PLAIN);
-    return s ? s : luaL_checkudata(L, 1, STREAM);
+    Stream *s = lua_touserdata(L, 1);
+    if (!s || dbl_rawlen(L, 1) != sizeof *s || s->mark != &mark)
+        luaL_argerror(L, 1, "stream expected");
+    return s;
 }
 
 /* Pushes the stream's own value; the stream is at index 1. */
@@ -83,8 +88,8 @@ static int begin_piece(lua_State *L, Stream *s, Conn *c)
             return 0;
         push_own(L, CONN);
         int conn = lua_gettop(L);
-        s->special = c->reading & (DBL_READ_NULL | DBL_READ_CODECS);
         Result *r = dbl_result_pieces(L, &c->whole, c->reading, dbl_push_habits(L, c, conn));
+        s->special = r->reading & DBL_READ_NULL || dbl_is_called(r);
         dbl_push_names(L, r);
         set_own(L, NAMES);
         set_own(L, RESULT);
@@ -100,22 +105,24 @@ static int begin_piece(lua_State *L, Stream *s, Conn *c)
 static int push_row(lua_State *L, Stream *s)
 {
     const Result *r = s->result;
-    int row = s->row++, result = 0;
-    if (s->shape != DBL_ROW_VALUES || s->special) {
+    int own = 0, result = 0;
+    if (s->special || s->shape == DBL_ROW_NAMED) {
         dbl_getuservalue(L, 1);
-        lua_rawgeti(L, -1, RESULT);
-        result = lua_gettop(L);
+        own = lua_gettop(L);
     }
-    if (s->shape != DBL_ROW_VALUES) {
-        lua_rawgeti(L, -2, NAMES);
-        dbl_push_row(L, r, result, row, s->shape, result + 1);
-        return 1;
+    if (s->special) {
+        lua_rawgeti(L, own, RESULT);
+        result = own + 1;
     }
-    luaL_checkstack(L, r->columns + 8, "too many columns");
-    lua_pushinteger(L, ++s->number);
-    for (int j = 0; j < r->columns; j++)
-        dbl_push_value(L, r, result, row, j);
-    return r->columns + 1;
+    if (s->shape == DBL_ROW_VALUES) {
+        lua_pushinteger(L, ++s->number);
+        dbl_push_values(L, r, result, s->row++);
+        return r->columns + 1;
+    }
+    if (s->shape == DBL_ROW_NAMED)
+        lua_rawgeti(L, own, NAMES);
+    dbl_push_row(L, r, result, s->row++, s->shape, lua_gettop(L));
+    return 1;
 }
 
 /* The end: nil alone, or nil and the error that was kept. */
@@ -236,18 +243,16 @@ static int stream_columns(lua_State *L)
 }
 
 /* stream() of a plain script, as a for loop calls it: an error is raised, the rest
- * done in Lua.  Upvalues: its metatable, and what Lua calls in its place. */
+ * done in Lua.  Its upvalue: what Lua calls in its place. */
 static int stream_call(lua_State *L)
 {
-    Stream *s = lua_touserdata(L, 1);
-    lua_settop(L, 1);
-    if (!s || !lua_getmetatable(L, 1) || !lua_rawequal(L, -1, lua_upvalueindex(1)))
-        return luaL_argerror(L, 1, "stream expected");
-    lua_pop(L, 1);
-    int n = push_next(L, s);
+    Stream *s = check_stream(L);
+    int n = want_row(L, s);
+    if (n == 0)
+        return push_row(L, s);
     if (lua_isboolean(L, -n)) {
         lua_settop(L, 1);
-        lua_pushvalue(L, lua_upvalueindex(2));
+        lua_pushvalue(L, lua_upvalueindex(1));
         lua_insert(L, 1);
         lua_call(L, 1, LUA_MULTRET);
         return lua_gettop(L);
@@ -260,7 +265,7 @@ static int stream_call(lua_State *L)
 static Stream *new_stream(lua_State *L, int plain)
 {
     Stream *s = dbl_newuserdata(L, sizeof *s);
-    *s = (Stream){.conn = NULL};
+    *s = (Stream){.mark = &mark};
     luaL_getmetatable(L, plain ? PLAIN : STREAM);
     lua_setmetatable(L, -2);
     lua_createtable(L, 4, 0);
@@ -351,11 +356,9 @@ static int define_stream(lua_State *L)
         lua_setfield(L, 3, "__name");
         lua_pushliteral(L, STREAM);
         lua_setfield(L, 3, "__metatable");
-        if (i == 0)
-            lua_pushvalue(L, 3);
         lua_pushvalue(L, 2);
         if (i == 0)
-            lua_pushcclosure(L, stream_call, 2);
+            lua_pushcclosure(L, stream_call, 1);
         lua_setfield(L, 3, "__call");
     }
     return 0;
