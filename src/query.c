@@ -157,23 +157,29 @@ int dbl_query_is_cacheable(lua_State *L, const Conn *c, const Query *q)
     return 1;
 }
 
+static int is_statement(lua_State *L)
+{
+    return is_marked(L, 2, "dblink_statement") ? 2 : 0;
+}
+
 void dbl_query_read(lua_State *L, const Conn *c, int first, Query *q)
 {
     *q = (Query){.deadline = DBL_NEVER, .budget = c->budget, .reading = c->habits, .binary = -1};
     q->shape = q->reading & DBL_READ_ARRAYS ? DBL_ROW_ARRAY : DBL_ROW_NAMED;
     q->params = lua_gettop(L) - 2;
     int type = lua_type(L, 2);
-    if (type == LUA_TSTRING)
-        return;
-    if (type == LUA_TTABLE && !is_marked(L, 2, "dblink_statement")) {
+    if (type == LUA_TTABLE)
+        q->statement = is_statement(L);
+    if (type == LUA_TTABLE && !q->statement) {
         lua_settop(L, 2);
         spread(L, 2, first, q);
         if (q->params < 0)
             dbl_misuse(L, "no SQL at [1]");
-    } else if (q->params == 1 && lua_type(L, 3) == LUA_TTABLE && !is_marked(L, 3, NULL)) {
+        q->statement = is_statement(L);
+    } else if (q->statement && q->params == 1 && lua_type(L, 3) == LUA_TTABLE &&
+               !is_marked(L, 3, NULL)) {
         spread(L, 3, 1, q);
     }
-    q->statement = is_marked(L, 2, "dblink_statement") ? 2 : 0;
 }
 
 /* The string at [i] of the statement, which keeps it alive. */

@@ -70,7 +70,7 @@ static int is_plain(const Column *c)
 static int sheet(lua_State *L)
 {
     static const char *const shapes[] = {"row", "array", "values"};
-    const Result *r = dbl_result(L, 1);
+    Result *r = dbl_result(L, 1);
     int shape = dbl_check_shape(L, 2, r);
     if (!r->pg || r->columns == 0)
         return 0;

@@ -11,7 +11,7 @@
 local core = require "dblink.core"
 local await = require "dblink.await"
 
-local state, methods = core.state, core.methods
+local state, methods, query = core.state, core.methods, core.query
 
 local NAME, SQL, BINARY, OLD, USED = 1, 2, 3, 4, 5 -- as DBL_STATEMENT_... of query.h
 
@@ -105,13 +105,20 @@ local function learn(stmt, res, binary)
   return nil, err
 end
 
+-- What core.query gave, after the wait for it where it said what to wait for.
+local function arrived(conn, res, err, fd, seconds)
+  if res ~= false then return res, err end
+  if err then return await.result(conn, err, fd, seconds) end
+  return await.finish(conn, core.take_last)
+end
+
 -- Goes on with a query where core.query has not given a result.
 local function go_on(conn, res, err, sql, ...)
   if res == nil and core.is_occupied(conn) then
     state(conn).occupant:close(true)
     return conn:query(sql, ...)
   elseif res == false then
-    res, err = await.finish(conn, core.take_last)
+    res, err = arrived(conn, res)
   end
   local text = type(sql) == "table" and sql[1] or sql
   local stmt = state(conn).statements[text]
@@ -126,10 +133,10 @@ local function go_on(conn, res, err, sql, ...)
 end
 
 function methods:query(...)
-  local res, err, fd, seconds = core.query(self, ...)
+  local res, err, fd, seconds = query(self, ...)
   if res then return res end
-  if res == false and err then
-    res, err = await.result(self, err, fd, seconds) -- err: what to wait for
+  if err then -- what to wait for, or why not
+    res, err = arrived(self, res, err, fd, seconds)
     if res then return res end
   end
   return go_on(self, res, err, ...)
@@ -176,6 +183,16 @@ end
 
 function Statement:query(...)
   local conn = open(self)
+  if self[BINARY] ~= nil then -- the quick way
+    local res, err, fd, seconds = query(conn, self, ...)
+    if res then return res end
+    res, err = arrived(conn, res, err, fd, seconds)
+    if res then return res end
+    if not core.is_occupied(conn) then
+      if not is_stale(self, err) then return nil, err end
+      core.again(conn)
+    end
+  end
   local res, err = run_ready(self, ...)
   if res ~= nil or not is_stale(self, err) then return res, err end
   core.again(conn)
