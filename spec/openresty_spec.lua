@@ -216,7 +216,7 @@ for _, wait in ipairs { "openresty", "openresty-direct" } do
 
     it("does so within a second, by the server's own clock, whatever else goes on", function()
       local log = server.sh("log", "a"):gsub("%s+$", "")
-      local line = "^(%d.- UTC) %[%d+%] " .. name:gsub("%p", "%%%0") .. " ERROR:  canceling statement due to user request"
+      local line = "^(%d.- UTC) %[%d+%] " .. name:gsub("%p", "%%%0") .. " ERROR:  canceling statement due to user"
       local function cancels()
         local moments = {}
         for text in io.lines(log) do

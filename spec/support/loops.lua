@@ -89,7 +89,11 @@ do
 end
 
 do
+  -- Debian 12 has it for Lua 5.1 and 5.2; that for 5.2 runs on later ones, too
+  local path = package.path
+  package.path = path .. ";/usr/share/lua/5.2/?.lua"
   local copas, missing = have "copas"
+  package.path = path
   local left, failure
   local function spawn(f)
     left = left + 1

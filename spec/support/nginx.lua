@@ -115,9 +115,9 @@ end
 -- The same, and when each of the clients was gone: a list of seconds since 1970.
 function Nginx:leave(path, seconds, many)
   local moments = {}
-  local output = host.run(
-    ("for i in $(seq %d); do (curl -s -o /dev/null --max-time %g http://127.0.0.1:%d/%s; date +%%s.%%N) & done; wait"):format(
-      many, seconds, self.port, path))
+  local client = "curl -s -o /dev/null --max-time %g http://127.0.0.1:%d/%s; date +%%s.%%N"
+  local output = host.run(("for i in $(seq %d); do (" .. client .. ") & done; wait"):format(
+    many, seconds, self.port, path))
   for moment in output:gmatch "%S+" do moments[#moments + 1] = tonumber(moment) end
   return moments
 end
