@@ -6,6 +6,7 @@
 -- other load of the machine.
 --
 --   ROUNDS=5 SECONDS=2   turns, and how long each lasts
+--   BENCH=name           only workloads with that in their names
 local nginx = require "support.nginx"
 
 local rounds, seconds = tonumber(os.getenv "ROUNDS") or 5, tonumber(os.getenv "SECONDS") or 2
@@ -70,6 +71,10 @@ local function measure(n, page, connections)
   local good, bad, output = n:hammer(page, connections, seconds)
   assert(bad == 0, output)
   return (ticks(pid) - before) * 1e4 / good
+end
+
+for i = #WORKLOADS, 1, -1 do
+  if not WORKLOADS[i][1]:find(os.getenv "BENCH" or "", 1, true) then table.remove(WORKLOADS, i) end
 end
 
 local missing = nginx.missing()

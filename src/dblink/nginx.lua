@@ -62,8 +62,8 @@ local function undo(token)
   if not ok then ngx.log(ngx.ERR, "dblink: ", err) end
 end
 
--- One without a cosocket may only nap, which is over at the loop's next turn: else
--- it never will be. (mark: those of wait/openresty-direct.)
+-- One without a cosocket (or, of wait/openresty-direct, a mark) may only nap, which is over at the
+-- loop's next turn: else it never will be.
 local function is_lost(token)
   if token.mark then return token.mark:ended() end
   if token.sock then return relay:gone(token.slot) end
@@ -90,9 +90,13 @@ local function look(premature)
   end
 end
 
+-- The token is about to nap.
+function nginx.see(token) token.seen = looks end
+
 -- Has gone(arg) called when the request is over before nginx.forget(token).
 function nginx.remember(token)
   tokens[token] = true
+  token.naps, token.seen = nginx.NAPS, looks
   if timer then return end
   local ok, err = ngx.timer.every(LOOK, look)
   timer, leaving = true, not ok
@@ -117,7 +121,6 @@ local function take_token()
     slots = slots + 1
     token = { slot = slots, options = { pool = "dblink:" .. slots, pool_size = 1 } }
   end
-  token.naps, token.seen = nginx.NAPS, looks
   nginx.remember(token)
   return token
 end
@@ -149,7 +152,7 @@ end
 local function nap(token)
   token.naps = token.naps - 1
   if nginx.may_nap() then
-    token.seen = looks
+    nginx.see(token)
     sleep(0)
   elseif secure(token) then
     relay:ring(token.slot)

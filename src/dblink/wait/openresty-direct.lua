@@ -18,8 +18,6 @@ local free = {}    -- tokens that nobody has
 
 local how = {}
 for name, hook in pairs(relay) do how[name] = hook end
-how.secure = nil -- a mark needs nothing more
-
 -- The worker ends: nginx complains of what it still watches.
 local function close_idle()
   for fd, w in pairs(watches) do
@@ -53,12 +51,33 @@ function how.forget(fd)
   if w then w.watch:close() end
 end
 
+-- Gives the token the mark of its request: true, or false where there is no memory for one.
+function how.secure(token)
+  if token.mark then return true end
+  if token.slot then return relay.secure(token) end
+  local request = core.request()
+  local mark = marks[request]
+  if not mark or mark:ended() then
+    mark = core.mark()
+    marks[request] = mark
+  end
+  token.mark = mark
+  return mark ~= nil
+end
+
 function how.wait(fd, events, seconds, token)
   if works == nil then can_be_used() end
-  if works and token and token.naps > 0 and events == "r" and nginx.may_nap() then
-    token.naps = token.naps - 1
-    sleep(0)
-    return true
+  if works and token then
+    if token.naps > 0 and events == "r" and nginx.may_nap() then
+      token.naps = token.naps - 1
+      nginx.see(token)
+      sleep(0)
+      return true
+    elseif not how.secure(token) then
+      nginx.see(token)
+      sleep(0.005)
+      return true
+    end
   end
   local w = works and (watches[fd] or new_watch(fd))
   local armed
@@ -83,22 +102,18 @@ end
 function how.enter(gone, arg, brief)
   if works == nil then can_be_used() end
   if not works then return relay.enter(gone, arg, brief) end
-  local request = core.request()
-  local mark = marks[request]
-  if not mark or mark:ended() then
-    mark = core.mark()
-    marks[request] = mark
-    if not mark then return nil end
-  end
   local token = table.remove(free) or {}
-  token.mark, token.gone, token.arg, token.naps = mark, gone, arg, nginx.NAPS
+  token.gone, token.arg = gone, arg
   nginx.remember(token)
+  if not brief then how.secure(token) end
   return token
 end
 
 function how.leave(token)
   if token.slot then return relay.leave(token) end
-  if nginx.forget(token) then free[#free + 1] = token end
+  if not nginx.forget(token) then return end
+  token.mark = nil
+  free[#free + 1] = token
 end
 
 return how
