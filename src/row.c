@@ -128,7 +128,7 @@ static int find_column(const Result *r, const char *name)
     return j;
 }
 
-static int is_hidden(const Result *r, int column)
+int dbl_is_hidden(const Result *r, int column)
 {
     return find_column(r, r->column[column].name) != column;
 }
@@ -161,7 +161,7 @@ static void push_named(lua_State *L, const Result *r, int result, int row, int n
                 continue;
             }
         } else {
-            if (is_hidden(r, j))
+            if (dbl_is_hidden(r, j))
                 continue;
             lua_pushstring(L, r->column[j].name);
         }

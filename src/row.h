@@ -29,6 +29,9 @@ int dbl_is_called(const Result *r);
  * column hides. */
 void dbl_push_names(lua_State *L, Result *r);
 
+/* Whether a later column has the same name. */
+int dbl_is_hidden(const Result *r, int column);
+
 extern const luaL_Reg dbl_row_methods[];
 void dbl_row_open(lua_State *L);
 

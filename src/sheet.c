@@ -2,9 +2,8 @@
  * sheet.c -- values of a result as plain memory, some rows at a time.
  *
  * What C makes of a row through Lua's API, LuaJIT cannot compile.  What Lua reads
- * from memory by ffi it can, with the loop around it: a table of a row that the
- * loop does not keep is then not even made.  See rows.lua, which knows these
- * structures by the same layout.
+ * from memory by ffi it can, with the loop around it.  See rows.lua, which knows
+ * these structures by the same layout.
  */
 #include "sheet.h"
 
@@ -13,7 +12,10 @@
 #include "result.h"
 #include "row.h"
 
-enum { ROOM = 64 }; /* rows */
+enum {
+    ROOM = 64,         /* rows */
+    MOST_COLUMNS = 40, /* more are more than one trace holds */
+};
 
 enum { NOTHING, NUMBER, TEXT, BOOLEAN, OTHER }; /* OTHER: ask the result */
 
@@ -65,14 +67,28 @@ static int is_plain(const Column *c)
     return !c->codec && (c->decode == dbl_decode_raw || dbl_reader(c->decode));
 }
 
-/* core.sheet(res, shape): a sheet, the shape, the names (see row.h), and what stands for
+/* "row", a NUL before each name; a name that a later column hides is empty. */
+static void push_key(lua_State *L, const Result *r, const char *shape)
+{
+    luaL_Buffer b;
+    luaL_buffinit(L, &b);
+    luaL_addstring(&b, shape);
+    for (int j = 0; j < r->columns; j++) {
+        luaL_addchar(&b, '\0');
+        if (!dbl_is_hidden(r, j))
+            luaL_addstring(&b, r->column[j].name);
+    }
+    luaL_pushresult(&b);
+}
+
+/* core.sheet(res, shape): a sheet, a key of what its rows are like, and what stands for
  * NULL; or nil where that is not worth it or cannot be. */
 static int sheet(lua_State *L)
 {
     static const char *const shapes[] = {"row", "array", "values"};
-    Result *r = dbl_result(L, 1);
+    const Result *r = dbl_result(L, 1);
     int shape = dbl_check_shape(L, 2, r);
-    if (!r->pg || r->columns == 0)
+    if (!r->pg || r->columns == 0 || r->columns > MOST_COLUMNS)
         return 0;
     for (int j = 0; j < r->columns; j++)
         if (!is_plain(&r->column[j]))
@@ -82,10 +98,9 @@ static int sheet(lua_State *L)
     *s = (Sheet){fill, &r->cleared, r, 0, (Value *)(void *)&s->reader[columns]};
     for (size_t j = 0; j < columns; j++)
         s->reader[j] = dbl_reader(r->column[j].decode);
-    lua_pushstring(L, shapes[shape]);
-    dbl_push_names(L, r);
+    push_key(L, r, shapes[shape]);
     dbl_push_sentinel(L, r, 1);
-    return 4;
+    return 3;
 }
 
 const luaL_Reg dbl_sheet_functions[] = {

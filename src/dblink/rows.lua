@@ -1,6 +1,5 @@
 -- res:rows on LuaJIT: an iterator in Lua, made for the names of the columns, which the compiler takes
--- into the loop that calls it. The values it reads from memory that C fills some rows at a time
--- (sheet.c). Of a row that the loop does not keep no table is made at all.
+-- into the loop that calls it. The values it reads from memory that C fills some rows at a time (sheet.c).
 local core = require "dblink.core"
 
 local found, ffi = pcall(require, "ffi")
@@ -10,7 +9,6 @@ local methods = core.result_methods
 local in_c = methods.rows
 
 local SHAPES = { row = true, array = true, values = true }
-local MOST_COLUMNS = 40 -- more are more than one trace holds
 local MOST_MAKERS = 200
 
 -- struct Sheet
@@ -56,15 +54,16 @@ local VALUE = [[
 local function by_name(names)
   local fields = {}
   for j, name in ipairs(names) do
-    if name then fields[#fields + 1] = ("[%q] = v%d"):format(name, j) end
+    if name ~= "" then fields[#fields + 1] = ("[%q] = v%d"):format(name, j) end
   end
   return "{ " .. table.concat(fields, ", ") .. " }"
 end
 
-local function generate(shape, names, memory)
-  local list, code = {}, {}
-  for j = 1, #names do
-    list[j] = "v" .. j
+local function generate(key, memory)
+  local shape, names, list, code = key:match "^%l+", {}, {}, {}
+  for name in key:gmatch "%z(%Z*)" do
+    local j = #names + 1
+    names[j], list[j] = name, "v" .. j
     code[j] = VALUE:gsub("%$(%l)", { i = j - 1, j = j })
   end
   local values = table.concat(list, ", ")
@@ -78,20 +77,16 @@ end
 
 local makers, many = {}, 0
 
-local function maker(shape, names, memory)
-  local key = { shape }
-  for j, name in ipairs(names) do key[j + 1] = name or "" end
-  key = table.concat(key, "\0")
-  if not makers[key] then
-    if many == MOST_MAKERS then makers, many = {}, 0 end
-    makers[key], many = generate(shape, names, memory), many + 1
-  end
-  return makers[key]
+local function maker(key, memory)
+  if many == MOST_MAKERS then makers, many = {}, 0 end
+  local make = generate(key, memory)
+  makers[key], many = make, many + 1
+  return make
 end
 
 function methods.rows(res, shape)
-  local memory, its, names, null
-  if SHAPES[shape or "row"] then memory, its, names, null = core.sheet(res, shape) end
-  if not memory or #names > MOST_COLUMNS then return in_c(res, shape) end
-  return maker(its, names, memory)(res, memory, null)
+  local memory, key, null
+  if SHAPES[shape or "row"] then memory, key, null = core.sheet(res, shape) end
+  if not memory then return in_c(res, shape) end
+  return (makers[key] or maker(key, memory))(res, memory, null)
 end
