@@ -156,7 +156,7 @@ describe("core.lanes", function()
 
   it("lets items wait for those before them on the same connection", function()
     local list = { { conn, "a" }, { "x", "b" }, { conn, "c" }, { conn, "d" }, { "y", "e" } }
-    local lanes = core.lanes(list, {})
+    local lanes = core.lanes(list)
     assert.equal(1, lanes.check(1))
     lanes.add(1, conn)
     assert.equal(2, lanes.check(2))
@@ -173,7 +173,7 @@ describe("core.lanes", function()
   end)
 
   it("counts what is over, in order", function()
-    local lanes = core.lanes({ {}, {} }, {})
+    local lanes = core.lanes { {}, {} }
     assert.is_nil(lanes.ended(1))
     assert.equal(1, lanes.finish(2))
     assert.equal(2, lanes.finish(1))
@@ -183,7 +183,7 @@ describe("core.lanes", function()
   end)
 
   it("refuses what is no item and no lane", function()
-    local lanes = core.lanes({ { conn, "select 1" } }, {})
+    local lanes = core.lanes { { conn, "select 1" } }
     assert.error(function() lanes.finish(2) end)
     assert.error(function() lanes.add(0, conn) end)
     assert.error(function() lanes.add(1, io.stdout) end)

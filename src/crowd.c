@@ -156,6 +156,13 @@ int dbl_crowd_more(Crowd *w)
     return w->ready > 0 ? w->fds[--w->ready] : -1;
 }
 
+int dbl_crowd_next(Crowd *w, double deadline)
+{
+    if (w->ready == 0 && crowd_look(w, deadline) < 0)
+        return -2;
+    return dbl_crowd_more(w);
+}
+
 /* core.crowd(): an empty one. */
 static int crowd_new(lua_State *L)
 {
@@ -209,15 +216,13 @@ static int crowd_forget(lua_State *L)
  * at a time; crowd:more() gives the others, and asks nobody. */
 static int crowd_ready(lua_State *L)
 {
-    Crowd *w = dbl_crowd(L, 1);
-    if (w->ready == 0) {
-        int n = crowd_look(w, luaL_optnumber(L, 2, DBL_NEVER));
-        if (n < 0)
-            lua_pushboolean(L, 0);
-        if (n <= 0)
-            return n < 0;
-    }
-    lua_pushinteger(L, dbl_crowd_more(w));
+    int fd = dbl_crowd_next(dbl_crowd(L, 1), luaL_optnumber(L, 2, DBL_NEVER));
+    if (fd == -1)
+        return 0;
+    if (fd < 0)
+        lua_pushboolean(L, 0);
+    else
+        lua_pushinteger(L, fd);
     return 1;
 }
 

@@ -11,8 +11,10 @@ typedef struct Crowd Crowd;
 /* The crowd at stack index i; raises if it is none. */
 Crowd *dbl_crowd(lua_State *L, int i);
 
-/* The next descriptor that is known to be ready; -1 when all were told. */
+/* The next descriptor that is known to be ready; -1 when all were told.  The same, but waits for
+ * one: -1 at the deadline, or -2 when a signal came. */
 int dbl_crowd_more(Crowd *w);
+int dbl_crowd_next(Crowd *w, double deadline);
 
 extern const luaL_Reg dbl_crowd_functions[];
 void dbl_crowd_open(lua_State *L);

@@ -55,7 +55,7 @@ static Lanes *get_lanes(lua_State *L)
 /* The item with the number at stack index i. */
 static Item *check_item(lua_State *L, Lanes *l, int i)
 {
-    lua_Integer n = luaL_checkinteger(L, i);
+    lua_Integer n = lua_tointeger(L, i);
     luaL_argcheck(L, n >= 1 && n <= l->count, i, "no item");
     return &l->item[n];
 }
@@ -246,28 +246,36 @@ static int lanes_arrived(lua_State *L)
     return arrive(L, l, check_lane(L, l), 0);
 }
 
-/* serve(fd): serves the lane that waits for fd, which is ready (nil: none is), and those of
- * all others that the crowd has found ready, until there is something that Lua has to see:
- * the descriptor and what has come of its lane, as by lanes.arrived; or the descriptor alone,
- * which is not a lane's.  nil: all were served. */
+/* serve(fd [, deadline]): serves the lane that waits for fd, which is ready (nil: none is), and
+ * those of all others that the crowd has found ready, until there is something that Lua has to
+ * see: the descriptor and what has come of its lane, as by lanes.arrived; or the descriptor
+ * alone, which is not a lane's.  nil: all were served.  With a deadline it waits for more until
+ * then; or for some turns, since only Lua hears a signal. */
 static int serve(lua_State *L)
 {
+    enum { TURNS = 100 };
     Lanes *l = get_lanes(L);
     Crowd *w = dbl_crowd(L, CROWD);
-    for (int fd = (int)luaL_optinteger(L, 1, -1); fd >= 0; fd = dbl_crowd_more(w)) {
-        int pushed = 0;
-        lua_settop(L, 0);
-        lua_rawgeti(L, HANDS, fd);
-        if (lua_type(L, 1) == LUA_TNUMBER) {
-            Item *lane = check_lane(L, l);
-            pushed = arrive(L, l, lane, lane->conn->need);
-            if (pushed == 0)
-                continue;
+    int fd = (int)luaL_optinteger(L, 1, -1), turns = lua_isnoneornil(L, 2) ? 0 : TURNS;
+    double deadline = lua_tonumber(L, 2);
+    do {
+        for (; fd >= 0; fd = dbl_crowd_more(w)) {
+            int pushed = 0;
+            lua_settop(L, 0);
+            lua_rawgeti(L, HANDS, fd);
+            if (lua_type(L, 1) == LUA_TNUMBER) {
+                Item *lane = check_lane(L, l);
+                pushed = arrive(L, l, lane, lane->conn->need);
+                if (pushed == 0)
+                    continue;
+            }
+            lua_pushinteger(L, fd);
+            lua_insert(L, -1 - pushed);
+            return 1 + pushed;
         }
-        lua_pushinteger(L, fd);
-        lua_insert(L, -1 - pushed);
-        return 1 + pushed;
-    }
+        if (turns-- > 0 && (deadline >= DBL_NEVER || dbl_now() < deadline))
+            fd = dbl_crowd_next(w, deadline);
+    } while (fd >= 0);
     return 0;
 }
 
@@ -290,7 +298,8 @@ static int lanes_server(lua_State *L)
     return 1;
 }
 
-/* core.lanes(list, results, each): the functions of a run; each: Lua has to see each result. */
+/* core.lanes(list, each): the functions of a run, and its results, yet to come; each: Lua has
+ * to see each result. */
 static int lanes_new(lua_State *L)
 {
     static const luaL_Reg functions[] = {
@@ -307,9 +316,12 @@ static int lanes_new(lua_State *L)
         {NULL,      NULL         },
     };
     luaL_checktype(L, 1, LUA_TTABLE);
-    luaL_checktype(L, 2, LUA_TTABLE);
-    int count = (int)dbl_rawlen(L, 1), each = lua_toboolean(L, 3);
+    int count = (int)dbl_rawlen(L, 1), each = lua_toboolean(L, 2);
     size_t size = sizeof(Lanes) + ((size_t)count + 1) * sizeof(Item);
+    lua_settop(L, 1);
+    lua_createtable(L, count, 1);
+    lua_pushinteger(L, count);
+    lua_setfield(L, 2, "n");
     lua_newtable(L);
     Lanes *l = lua_newuserdata(L, size);
     memset(l, 0, size);
@@ -320,7 +332,8 @@ static int lanes_new(lua_State *L)
     lua_pushvalue(L, 2);
     lua_newtable(L);
     dbl_setfuncs(L, functions, SHARED);
-    return 1;
+    lua_pushvalue(L, 2);
+    return 2;
 }
 
 const luaL_Reg dbl_lane_functions[] = {

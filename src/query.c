@@ -91,23 +91,27 @@ static void read_option(lua_State *L, const char *name, int value, Query *q)
     }
 }
 
+/* The option on the top, below it its name: how many entries it says that there are. */
+static int read_named(lua_State *L, Query *q)
+{
+    int value = lua_gettop(L);
+    const char *name = lua_type(L, -2) == LUA_TSTRING ? lua_tostring(L, -2) : "?";
+    if (strcmp(name, "n") != 0) {
+        read_option(L, name, value, q);
+        return 0;
+    }
+    if (lua_type(L, value) != LUA_TNUMBER)
+        dbl_misuse(L, "option n must be a number");
+    return (int)lua_tointeger(L, value);
+}
+
 /* Reads the options of the table at index t; its positional entries are counted. */
 static int read_options(lua_State *L, int t, Query *q)
 {
     int entries = 0;
     for (lua_pushnil(L); lua_next(L, t); lua_pop(L, 1)) {
-        int key = lua_gettop(L) - 1, value = key + 1;
-        const char *name = lua_type(L, key) == LUA_TSTRING ? lua_tostring(L, key) : "?";
-        int i = 0;
-        if (lua_type(L, key) == LUA_TNUMBER) {
-            i = (int)lua_tointeger(L, key);
-        } else if (strcmp(name, "n") == 0) {
-            if (lua_type(L, value) != LUA_TNUMBER)
-                dbl_misuse(L, "option n must be a number");
-            i = (int)lua_tointeger(L, value);
-        } else {
-            read_option(L, name, value, q);
-        }
+        int numbered = lua_type(L, -2) == LUA_TNUMBER;
+        int i = numbered ? (int)lua_tointeger(L, -2) : read_named(L, q);
         entries = i > entries ? i : entries;
     }
     return entries;

@@ -274,12 +274,18 @@ void dbl_check_memory(Conn *c)
     PQclear(probe);
 }
 
-/* said: how long libpq's error message was before it looked at what has arrived. */
+/* How long libpq's error message is, in a pipeline, where it says something by growing. */
+static size_t complaints(const PGconn *pg)
+{
+    return PQpipelineStatus(pg) == PQ_PIPELINE_OFF ? 0 : strlen(PQerrorMessage(pg));
+}
+
+/* said: the complaints before it looked at what has arrived. */
 static int is_busy(Conn *c, size_t said)
 {
     PGconn *pg = c->pg;
     int busy = PQisBusy(pg);
-    if (PQpipelineStatus(pg) != PQ_PIPELINE_OFF && strlen(PQerrorMessage(pg)) > said)
+    if (complaints(pg) > said)
         c->astray = 1;
     if (!busy)
         return 0;
@@ -292,14 +298,14 @@ static int is_busy(Conn *c, size_t said)
 
 int dbl_is_busy(Conn *c)
 {
-    return is_busy(c, strlen(PQerrorMessage(c->pg)));
+    return is_busy(c, complaints(c->pg));
 }
 
 static int step_query(Conn *c)
 {
     PGconn *pg = c->pg;
     int write = PQflush(pg) > 0 ? DBL_WRITE : 0;
-    size_t said = strlen(PQerrorMessage(pg));
+    size_t said = complaints(pg);
     if (c->fresh && PQisBusy(pg)) {
         c->fresh = 0;
         return DBL_READ | write;
@@ -339,7 +345,7 @@ static int step_query(Conn *c)
         }
         if (c->copy && c->goal == DBL_GOAL_COPY)
             return 0;
-        said = strlen(PQerrorMessage(pg));
+        said = complaints(pg);
     }
 }
 

@@ -276,7 +276,7 @@ local function look(self, deadline)
     end
   end
   local res, need, where, seconds
-  fd, res, need, where, seconds = serve(fd or nil)
+  fd, res, need, where, seconds = serve(fd or nil, self.outer.plain and deadline or nil)
   while fd do
     local hand = hand_at(self, fd)
     if not hand then

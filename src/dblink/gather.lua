@@ -86,12 +86,11 @@ local function find_wait(conn, options)
   return connection.find_wait(options.wait)
 end
 
--- first_wins: it is a race.
-local function new_run(list, options, first_wins)
+-- each: Lua sees each result at once; else when something ends or fails.
+local function new_run(list, options, each)
   if type(list) ~= "table" then core.misuse("bad argument 'list' (table expected, got " .. type(list) .. ")") end
-  local results, n, first = {}, #list, nil
-  results.n = n
-  local lanes = core.lanes(list, results, first_wins)
+  local first
+  local lanes, results = core.lanes(list, each)
   local i = lanes.check(1)
   while i do
     local conn = read_where(list[i], i)
@@ -107,10 +106,10 @@ local function new_run(list, options, first_wins)
   if not hands then return nil, err end
   hands.serve = lanes.server(hands.crowd, hands.by_fd)
   return setmetatable({
-    list = list, n = n, options = options, crew = hands, how = how,
+    list = list, n = results.n, options = options, crew = hands, how = how,
     deadline = options.timeout and now() + options.timeout, limit = options.limit or math.huge,
     grace = options.grace, swift = not (how.enter or options.on_progress),
-    first_wins = first_wins, decided = false, -- decided: nothing more is to begin
+    decided = false, -- nothing more is to begin
     lanes = lanes, active = 0, given = {}, live = {}, results = results, errors = {}, first = 1,
   }, run)
 end
@@ -363,7 +362,7 @@ end
 --- Iterates in the order of completion: for i, res, err in dblink.as_completed(list).
 function gather.as_completed(list, options)
   options = read_options(options, OF_MANY)
-  local self, err = new_run(list, options)
+  local self, err = new_run(list, options, true)
   if not self then error(err, 0) end
   self:start()
   local function another() return self.lanes.ended(self.first) end
@@ -400,7 +399,7 @@ local GRACE = 1 -- the winner waits no longer for the losers to be cancelled
 local function new_race(list, options)
   local self, err = new_run(list, options, true)
   if not self then return nil, err end
-  self.grace = options.grace or GRACE
+  self.first_wins, self.grace = true, options.grace or GRACE
   return self
 end
 
