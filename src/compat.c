@@ -98,17 +98,6 @@ void dbl_push_class(lua_State *L, const void *key)
 #endif
 }
 
-void *dbl_check_class(lua_State *L, int i, const void *key, const char *name)
-{
-    void *box = lua_touserdata(L, i);
-    if (!box || !lua_getmetatable(L, i))
-        return luaL_checkudata(L, i, name);
-    dbl_push_class(L, key);
-    int is = lua_rawequal(L, -1, -2);
-    lua_pop(L, 2);
-    return is ? box : luaL_checkudata(L, i, name);
-}
-
 int dbl_newclass(lua_State *L, const char *name, const luaL_Reg *metamethods,
                  const luaL_Reg *methods)
 {

@@ -22,6 +22,7 @@ Conn *dbl_conn_new(lua_State *L)
 {
     Conn *c = dbl_newuserdata(L, sizeof *c);
     memset(c, 0, sizeof *c);
+    c->mark = &class_key;
     c->closed = 1;
     c->deadline = c->last = c->limit = DBL_NEVER;
     c->hooks = dbl_hooks(L);
@@ -34,7 +35,8 @@ Conn *dbl_conn_new(lua_State *L)
 
 Conn *dbl_conn_any(lua_State *L, int i)
 {
-    return dbl_check_class(L, i, &class_key, DBL_CONN);
+    Conn *c = dbl_marked(L, i, &class_key, sizeof *c);
+    return c ? c : luaL_checkudata(L, i, DBL_CONN);
 }
 
 static Conn *check_ours(lua_State *L, Conn *c)

@@ -44,6 +44,7 @@ enum {
 enum { DBL_WAS_BLOCKING = 1, DBL_WAS_NONBLOCKING };
 
 typedef struct Conn {
+    const void *mark; /* by which we know our own */
     PGconn *pg;       /* NULL: closed, or still connecting */
     Attempt *attempt; /* while connecting */
     PGresult *kept;   /* on its way to Lua: nothing is lost when Lua raises */

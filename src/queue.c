@@ -26,12 +26,10 @@ enum {
 
 static const char mark;
 
-/* Known by what nobody else's userdata of that size begins with, which costs a fourth
- * of comparing metatables. */
 Pipeline *dbl_pipeline(lua_State *L, int i)
 {
-    Pipeline *p = lua_touserdata(L, i);
-    if (!p || dbl_rawlen(L, i) != sizeof *p || p->mark != &mark)
+    Pipeline *p = dbl_marked(L, i, &mark, sizeof *p);
+    if (!p)
         luaL_argerror(L, i, "pipeline expected");
     return p;
 }

@@ -24,6 +24,7 @@ static Result *new_result(lua_State *L, size_t extra, int small)
 {
     Result *r = dbl_newuserdata(L, sizeof *r + extra);
     memset(r, 0, sizeof *r);
+    r->mark = classes;
     dbl_push_class(L, &classes[small]);
     lua_setmetatable(L, -2);
     return r;
@@ -252,6 +253,7 @@ size_t dbl_result_size(PGresult *pg)
 void dbl_result_make(lua_State *L, Result *r, PGresult *pg, int reading)
 {
     memset(r, 0, sizeof *r);
+    r->mark = classes;
     begin(r, pg, reading & ~(DBL_READ_NULL | DBL_READ_CODECS));
     describe(L, r, pg, 0, 0);
     copy_all(r, pg);
@@ -305,7 +307,7 @@ Result *dbl_result_pieces(lua_State *L, PGresult **pg, int reading, int uservalu
 
 static Result *any_result(lua_State *L, int i)
 {
-    Result *r = dbl_testudata(L, i, SMALL);
+    Result *r = dbl_marked(L, i, classes, sizeof *r);
     return r ? r : luaL_checkudata(L, i, CLASS);
 }
 

@@ -42,6 +42,7 @@ typedef struct Cell {
 } Cell;
 
 typedef struct Result {
+    const void *mark;      /* by which we know our own */
     PGresult *pg;          /* NULL: small, or cleared */
     Outside *outside;      /* where its memory is counted */
     PGresult *description; /* of one that comes in pieces: has the columns' names */

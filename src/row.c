@@ -218,24 +218,9 @@ static int cached_names(lua_State *L, Result *r, int result)
     return lua_gettop(L);
 }
 
-/* The result that a metamethod was called for.  Its upvalues 2 and 3 are the
- * metatables of results: this is quicker than to ask the registry. */
-static Result *self(lua_State *L)
-{
-    if (lua_getmetatable(L, 1)) {
-        int known =
-            lua_rawequal(L, -1, lua_upvalueindex(2)) || lua_rawequal(L, -1, lua_upvalueindex(3));
-        lua_pop(L, 1);
-        Result *r = lua_touserdata(L, 1);
-        if (known && !r->cleared)
-            return r;
-    }
-    return dbl_result(L, 1);
-}
-
 static int result_call(lua_State *L)
 {
-    const Result *r = self(L);
+    const Result *r = dbl_result(L, 1);
     lua_Number row = luaL_checknumber(L, 2);
     int column = lua_isnoneornil(L, 3) ? 0 : column_at(L, 3, r);
     if (row >= 1 && row <= r->rows && column >= 0 && column < r->columns)
@@ -271,7 +256,7 @@ static void push_error(lua_State *L, const Result *r)
 static int result_index(lua_State *L)
 {
     if (lua_type(L, 2) == LUA_TNUMBER) {
-        Result *r = self(L);
+        Result *r = dbl_result(L, 1);
         lua_Number row = lua_tonumber(L, 2);
         if (!(row >= 1 && row <= r->rows))
             return 0;
@@ -460,11 +445,9 @@ void dbl_row_open(lua_State *L)
     lua_getfield(L, -1, "methods"); /* metatable, metatable, methods */
     dbl_setfuncs(L, methods, 0);
     for (int i = -3; i < -1; i++) {
-        lua_pushvalue(L, i); /* to this one; its upvalues: methods, both metatables */
+        lua_pushvalue(L, i); /* to this one; its upvalue: methods */
         lua_pushvalue(L, -2);
-        lua_pushvalue(L, -5);
-        lua_pushvalue(L, -5);
-        dbl_setfuncs(L, metamethods, 3);
+        dbl_setfuncs(L, metamethods, 1);
         lua_pop(L, 1);
     }
     lua_pop(L, 3);

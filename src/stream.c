@@ -41,8 +41,8 @@ static const char mark;
 
 static Stream *check_stream(lua_State *L)
 {
-    Stream *s = lua_touserdata(L, 1);
-    if (!s || dbl_rawlen(L, 1) != sizeof *s || s->mark != &mark)
+    Stream *s = dbl_marked(L, 1, &mark, sizeof *s);
+    if (!s)
         luaL_argerror(L, 1, "stream expected");
     return s;
 }

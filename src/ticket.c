@@ -11,6 +11,7 @@ enum { MOST_ROOM = 512 };
 void dbl_ticket_push(lua_State *L, size_t size, int reading, unsigned number, int statement)
 {
     Result *t = dbl_newuserdata(L, size);
+    t->mark = NULL;
     t->status = DBL_TICKET_PENDING;
     t->reading = (unsigned char)reading;
     t->rows = (int)number;
