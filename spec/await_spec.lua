@@ -1,5 +1,6 @@
 local dblink = require "dblink"
 local await = require "dblink.await"
+local loops = require "support.loops"
 local program = require "support.program"
 local server = require "support.server"
 
@@ -101,6 +102,27 @@ describe("stopping", function()
     admin:query("select pg_terminate_backend($1)", conn:backend_pid())
     conn:close()
     admin:close()
+  end)
+end)
+
+describe("a signal that the host takes for itself", function()
+  it("disturbs no wait of a plain script", function()
+    if loops.luv.missing then return pending(loops.luv.missing) end
+    local output, status = program.run_text(([[
+      local uv = require "luv"
+      local dblink = require "dblink"
+      local conn, signal = assert(dblink.connect(%q)), uv.new_signal()
+      signal:start("sigusr1", function() end)
+      local pid = (uv.os_getpid or uv.getpid)()
+      local pipe = io.popen("for i in 1 2 3 4 5 6 7 8; do kill -USR1 " .. ("%%d"):format(pid) .. "; sleep 0.02; done")
+      print(conn:query "select 'undisturbed' from pg_sleep(0.05)" (1, 1))
+      local results = dblink.gather { { conn, "select 'all' from pg_sleep(0.05)" } }
+      print(results[1](1, 1))
+      pipe:close()
+      signal:stop()
+    ]]):format(server.conninfo), os.getenv "DBLINK_UNDER")
+    assert.equal("undisturbed\nall\n", output)
+    assert.equal(0, status)
   end)
 end)
 

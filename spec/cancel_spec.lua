@@ -1,4 +1,5 @@
 local await = require "dblink.await"
+local core = require "dblink.core"
 local dblink = require "dblink"
 local server = require "support.server"
 local turns = require "support.turns"
@@ -79,6 +80,15 @@ describe("conn:cancel", function()
     assert.is_nil(ok)
     assert.equal("connection", err.kind)
     assert.is_true(#err.message > 0)
+  end)
+
+  it("is made by something that is over when it is closed", function()
+    assert(conn:send_query "select pg_sleep(60)")
+    local request = core.canceller(conn)
+    request:close()
+    assert.error_matches(function() request:step() end, "closed")
+    assert(conn:cancel())
+    assert.equal("cancelled", select(2, conn:get_result()).kind)
   end)
 
   it("leaves the time limit of get_result a clean connection", function()

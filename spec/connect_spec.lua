@@ -21,6 +21,34 @@ describe("connecting", function()
     end
   end)
 
+  it("takes booleans in a table, and refuses what no string can hold", function()
+    local info = server.connect():info()
+    info.keepalives = false
+    local conn = assert(dblink.connect(info))
+    assert.equal("0", conn:info().keepalives)
+    conn:close()
+    for key, value in pairs { dbname = "a\0b", user = {}, [1] = "x" } do
+      assert.error_matches(function() dblink.connect { [key] = value } end, "conninfo")
+    end
+    local many = {}
+    for i = 1, 200 do many["key" .. i] = "x" end
+    assert.has_error(function() dblink.connect(many) end)
+  end)
+
+  it("gives nobody a connection that is not open yet", function()
+    local conn = dblink.connect_start(server.conninfo, { timeout = 60 })
+    assert.is_true(conn:timeout() > 0 and conn:timeout() <= 60)
+    for _, verb in ipairs { "escape_literal", "escape_identifier", "escape_bytea", "query", "send_query", "prepare",
+      "next_notification", "copy_in", "pipeline", "cancel" } do
+      local argument = verb == "copy_in" and "copy t from stdin" or verb == "next_notification" and 1 or "x"
+      if verb == "pipeline" or verb == "cancel" then argument = nil end
+      local ok, err = conn[verb](conn, argument)
+      assert.is_nil(ok)
+      assert.matches("not open yet", err.message)
+    end
+    conn:close()
+  end)
+
   it("speaks UTF8 unless the conninfo names another encoding", function()
     local conn = server.connect()
     assert.equal("UTF8", conn:parameter "client_encoding")
@@ -133,6 +161,18 @@ describe("connecting", function()
       local err = refusal(("host=127.0.0.1,127.0.0.1 port=%d,1 connect_timeout=1 user=x"):format(silent))
       assert.matches("timeout expired", err.message)
       assert.matches("Connection refused", err.message)
+    end)
+
+    it("leaves the silent ones out, wherever in the list they are", function()
+      local info = server.connect():info()
+      local conn = assert(dblink.connect {
+        host = "127.0.0.1,127.0.0.1," .. info.host, port = "1," .. silent .. "," .. info.port, connect_timeout = 1,
+        hostaddr = info.host:find "^/" and "127.0.0.1,127.0.0.1," or nil, user = info.user, dbname = info.dbname,
+      })
+      assert.equal(1, conn:query "select 1"(1, 1))
+      conn:close()
+      local err = refusal(("host=127.0.0.1,127.0.0.1,127.0.0.1 port=1,2,%d connect_timeout=1 user=x"):format(silent))
+      for _, port in ipairs { 1, 2, silent } do assert.matches(("port %d failed"):format(port), err.message) end
     end)
 
     it("keeps its own timeout over all hosts", function()

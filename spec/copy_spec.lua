@@ -24,6 +24,24 @@ for where, wait in pairs(waits) do
     local function copy_in() return assert(conn:copy_in("copy " .. name .. " from stdin")) end
     local function usable() assert.equal(1, assert(conn:query "select 1")(1, 1)) end
 
+    it("says what it is, and that its connection is closed", function()
+      local w = copy_in()
+      assert.matches("^dblink COPY %(copy " .. name, tostring(w))
+      conn:close()
+      assert.matches("over", tostring(w))
+      assert.error_matches(function() w:write "x" end, "connection is closed")
+      conn = server.connect(nil, { wait = wait })
+    end)
+
+    it("reads NULL as the connection does, and types by their OIDs", function()
+      local other = server.connect(nil, { wait = wait, null = "none" })
+      local reader = assert(other:copy_out "copy (select 1, null::text) to stdout")
+      local rows = reader:rows { 23, "text" }
+      assert.same({ 1, "none", n = 2 }, rows())
+      assert.is_nil(rows())
+      other:close()
+    end)
+
     it("takes text as it comes", function()
       local w = copy_in()
       assert.is_true(w:write "1\tone\n2\tt")

@@ -1,4 +1,5 @@
 local core = require "dblink.core"
+local dblink = require "dblink"
 local server = require "support.server"
 
 describe("core.crowd", function()
@@ -73,6 +74,15 @@ describe("core.look", function()
     server.until_true(function() return not two:is_busy() and not three:is_busy() end)
     assert.same({ three, two }, core.look({ one, three, two }, 0))
     assert(one:cancel())
+  end)
+
+  it("takes a lease of a pool for its connection", function()
+    local pool = dblink.pool { server.conninfo, max = 1 }
+    local lease = assert(pool:acquire())
+    assert(lease:send_query "select pg_sleep(0.01)")
+    assert.same({ lease }, dblink.wait_any({ lease }, 5))
+    lease:release()
+    pool:close()
   end)
 
   it("gives nil at the deadline", function()

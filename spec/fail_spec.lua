@@ -6,6 +6,26 @@ describe("an error object", function()
   before_each(function() conn = server.connect() end)
   after_each(function() conn:close() end)
 
+  it("has a text whatever is taken out of it", function()
+    local _, err = conn:query "select 1 / 0"
+    err.message, err.sqlstate = nil, nil
+    assert.equal("unknown error", tostring(err))
+  end)
+
+  it("knows names that several SQLSTATEs have", function()
+    for name, states in pairs {
+      string_data_right_truncation = { "01004", "22001" }, null_value_not_allowed = { "22004", "39004" },
+      modifying_sql_data_not_permitted = { "2F002", "38002" }, reading_sql_data_not_permitted = { "2F004", "38004" },
+      prohibited_sql_statement_attempted = { "2F003", "38003" },
+    } do
+      for _, state in ipairs(states) do
+        local _, err = conn:query(("do $$ begin raise exception using errcode = '%s'; end $$"):format(state))
+        assert.is_true(err:is(name), name)
+        assert.is_false(err:is "unique_violation")
+      end
+    end
+  end)
+
   it("has all that the server said", function()
     local res, err = conn:query [[do $$ begin
       raise exception 'boom' using errcode = 'P0099', detail = 'the detail', hint = 'the hint',

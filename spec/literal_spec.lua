@@ -94,7 +94,7 @@ describe("dblink.json", function()
       { {}, "{}" }, { { n = 0 }, "[]" }, { dblink.array {}, "[]" }, { { {} }, "[{}]" }, { { n = 3 }, '{"n":3}' },
       { { 1, nil, 3, n = 3 }, "[1,null,3]" }, { { 1, null }, "[1,null]" },
       { "x", '"x"' }, { 1.5, "1.5" }, { 10, "10" },
-      { true, "true" }, { null, "null" }, { 1e100, "1e+100" }, { dblink.json { 1 }, "[1]" },
+      { true, "true" }, { false, "false" }, { null, "null" }, { 1e100, "1e+100" }, { dblink.json { 1 }, "[1]" },
       { { dblink.json {} }, "[{}]" },
       { { n = 1, a = 2 }, nil },
     } do

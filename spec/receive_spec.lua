@@ -154,6 +154,28 @@ describe("a query sent", function()
   end)
 end)
 
+describe("conn:try_result()", function()
+  it("tells of what was too big, once, and then of the end", function()
+    local conn = server.connect()
+    assert(conn:send_query { "select repeat('x', 10000) from generate_series(1, 100)", max_bytes = 20000 })
+    local res, err
+    server.until_true(function()
+      res, err = conn:try_result()
+      return res ~= false
+    end)
+    assert.is_nil(res)
+    assert.equal("too_big", err.kind)
+    server.until_true(function()
+      res, err = conn:try_result()
+      return res ~= false
+    end)
+    assert.is_nil(res)
+    assert.is_nil(err)
+    assert.equal(1, conn:query "select 1"(1, 1))
+    conn:close()
+  end)
+end)
+
 describe("conn:step()", function()
   it("says what to wait for, and nil when nothing is left to do", function()
     local conn = server.connect()

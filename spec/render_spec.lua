@@ -79,6 +79,14 @@ describe("a result", function()
     end
   end)
 
+  it("may be large, and arrays of types that the user told us of", function()
+    assert.equal(1e6 + 10, #conn:json "select repeat('x', 1000000) as a")
+    assert(conn:query "drop type if exists rendered; create type rendered as enum ('a', 'b')")
+    assert(conn:codec("rendered", {}))
+    assert.equal('[{"r":["a",null,"b"]}]', conn:json "select '{a,null,b}'::rendered[] as r")
+    assert(conn:query "drop type rendered")
+  end)
+
   it("takes no notice of codecs and null", function()
     local c = server.connect("", { null = dblink.null, codecs = { int4 = { decode = function() return "no" end } } })
     assert.equal('[{"a":1,"b":null,"c":[1,null]}]', c:json "select 1 as a, null as b, array[1, null] as c")

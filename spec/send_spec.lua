@@ -39,6 +39,39 @@ describe("conn:query", function()
     assert.equal("idle", conn:transaction_status())
   end)
 
+  it("refuses options that are none", function()
+    for message, options in pairs {
+      ["max_bytes must be"] = { max_bytes = "much" }, ["max_bytes must be a number"] = { max_bytes = 0 },
+      ["option n must"] = { n = "all" }, ["timeout must be"] = { timeout = "soon" },
+      ["rows must be"] = { rows = "columns" }, ["unknown option 'what'"] = { what = 1 },
+    } do
+      options[1] = "select 1"
+      assert.error_matches(function() conn:query(options) end, message)
+    end
+    assert.error_matches(function() conn:query { timeout = 1 } end, "no SQL")
+    assert.equal(1, conn:query { "select 1", max_bytes = false }(1, 1))
+    assert.equal(1, conn:query { "select 1", max_bytes = 1e300 }(1, 1))
+  end)
+
+  it("is refused while results are left, in all its forms", function()
+    local stmt = assert(conn:prepare "select 1")
+    assert(conn:send_query "select pg_sleep(0.01)")
+    for what, f in pairs {
+      query = function() return stmt:query() end, send = function() return stmt:send_query() end,
+      rows = function() return stmt:rows():next() end, prepare = function() return conn:prepare "select 2" end,
+      parameters = function() return conn:query("select $1", 1) end,
+      copy = function() return conn:copy_in "copy t from stdin" end, pipeline = function() return conn:pipeline() end,
+      all = function() return conn:exec_all "select 1" end,
+    } do
+      local ok, err = f()
+      assert.is_nil(ok, what)
+      assert.equal("usage", err.kind, what)
+    end
+    assert.equal("usage", select(2, stmt:close()).kind)
+    assert(conn:get_result())
+    assert.is_nil(conn:get_result())
+  end)
+
   it("stops at its timeout, and the connection is ready for the next", function()
     local res, err = conn:query { "select pg_sleep(60)", timeout = 0.05 }
     assert.is_nil(res)

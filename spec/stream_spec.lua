@@ -32,6 +32,23 @@ for where, wait in pairs(waits) do
 
     local function usable() assert.equal(1, assert(conn:query "select 1")(1, 1)) end
 
+    it("raises in a for loop what ends it, its timeout too", function()
+      local n = 0
+      local ok, err = pcall(function()
+        for _ in conn:rows { "select pg_sleep(case when i > 3 then 60 else 0 end) from generate_series(1, 9) i",
+          timeout = 0.1 } do
+          n = n + 1
+        end
+      end)
+      assert.is_false(ok)
+      assert.equal("timeout", err.kind)
+      usable()
+      local stream = conn:rows "select 1"
+      assert.has_error(function() debug.getmetatable(stream).__call(5) end)
+      assert.has_error(function() debug.getmetatable(stream).__call(io.stdout) end)
+      stream:close()
+    end)
+
     it("gives rows by name", function()
       local n = 0
       for row in conn:rows "select i, 'x' || i as t, null as none from generate_series(1, 1000) i" do

@@ -16,8 +16,8 @@ describe("whatever fails #socket", function()
   end)
 
   -- Where it was once otherwise: a pipeline of our own half sent, a sync that libpq had no memory for, an answer that
-  -- it had none for, at the end of what had arrived.
-  for _, part in ipairs { "prepared", "notify", "copy" } do
+  -- it had none for, at the end of what had arrived, or before an error of the server.
+  for _, part in ipairs { "prepared", "notify", "copy", "pipeline" } do
     it("is told where libpq has no memory: " .. part .. " #heavy", function() torture(1, "libpq", part) end)
   end
 

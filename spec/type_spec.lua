@@ -302,6 +302,16 @@ describe("bytes of a hostile server", function()
     return table.concat(bytes)
   end
 
+  it("are infinite where they are", function()
+    local most = "\127" .. ("\255"):rep(7) .. "\127" .. ("\255"):rep(3) .. "\127" .. ("\255"):rep(3)
+    local least = "\128" .. ("\0"):rep(7) .. "\128" .. ("\0"):rep(3) .. "\128" .. ("\0"):rep(3)
+    assert.equal("infinity", core.decode(1186, "binary", most))
+    assert.equal("-infinity", core.decode(1186, "binary", least))
+    assert.is_nil(core.decode(1700, "binary", "\0\0\0\0"))
+    assert.is_nil(core.decode(701, "text", ("1"):rep(400)))
+    assert.is_nil(core.decode(701, "text", ""))
+  end)
+
   it("make no tables of lengths that lie", function()
     for _, bytes in ipairs {
       array(1, 0, 23), array(7, 0, 23), array(1, 0, 23, 2 ^ 31 - 1, 1), array(2, 0, 23, 2 ^ 31 - 1, 1, 0, 1),

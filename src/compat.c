@@ -50,8 +50,7 @@ void dbl_pushglobals(lua_State *L)
 void dbl_setenvironment(lua_State *L, int i)
 {
 #if LUA_VERSION_NUM >= 502
-    if (!lua_setupvalue(L, i, 1)) /* _ENV */
-        lua_pop(L, 1);
+    lua_setupvalue(L, i, 1); /* _ENV, which every chunk has */
 #else
     lua_setfenv(L, i);
 #endif

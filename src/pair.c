@@ -71,30 +71,12 @@ static int pair_send(lua_State *L)
     return 1;
 }
 
-/* One byte is read at the near end: whether there was one. */
-static int pair_read(lua_State *L)
-{
-    char byte;
-    lua_pushboolean(L, read(pair(L)->near, &byte, 1) == 1);
-    return 1;
-}
-
 /* The near end is not writable any more. */
 static int pair_fill(lua_State *L)
 {
     Pair *p = pair(L);
     char bytes[4096] = {0};
     while (write(p->near, bytes, sizeof bytes) > 0)
-        ;
-    return 0;
-}
-
-/* And is again. */
-static int pair_drain(lua_State *L)
-{
-    Pair *p = pair(L);
-    char bytes[4096];
-    while (read(p->far, bytes, sizeof bytes) > 0)
         ;
     return 0;
 }
@@ -143,9 +125,7 @@ void dbl_pair_open(lua_State *L)
     static const luaL_Reg methods[] = {
         {"getfd",   pair_getfd  },
         {"send",    pair_send   },
-        {"read",    pair_read   },
         {"fill",    pair_fill   },
-        {"drain",   pair_drain  },
         {"hang_up", pair_hang_up},
         {"swap",    pair_swap   },
         {"close",   pair_close  },

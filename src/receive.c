@@ -220,22 +220,28 @@ static PGresult *next_result(PGconn *pg)
     return res;
 }
 
-/* Whether the error is the server's alone: nothing of libpq's own stands before it. */
-static int is_servers(const PGresult *res)
+/* Whether the error is the server's alone: nothing of libpq's own stands before it.  said: how
+ * the connection's message began before it was taken. */
+static int is_servers(const PGresult *res, const char *said)
 {
     const char *severity = PQresultErrorField(res, PG_DIAG_SEVERITY);
-    return severity && strncmp(PQresultErrorMessage(res), severity, strlen(severity)) == 0;
+    size_t size = severity ? strlen(severity) : 0;
+    return size > 0 && strncmp(PQresultErrorMessage(res), severity, size) == 0 &&
+           strncmp(said, severity, size) == 0;
 }
 
 int dbl_take(Conn *c, PGresult **res)
 {
+    char said[64] = "";
+    if (c->astray)
+        strncpy(said, PQerrorMessage(c->pg), sizeof said - 1);
     *res = next_result(c->pg);
     if (!*res) {
         if (c->most)
             PQsetSingleRowMode(c->pg); /* for the next query of a pipeline */
         return DBL_END;
     }
-    if (c->astray && !is_servers(*res))
+    if (c->astray && !is_servers(*res, said))
         dbl_conn_sever(c);
     c->astray = 0;
     if (c->most)
@@ -280,20 +286,25 @@ static size_t complaints(const PGconn *pg)
     return PQpipelineStatus(pg) == PQ_PIPELINE_OFF ? 0 : strlen(PQerrorMessage(pg));
 }
 
-/* said: the complaints before it looked at what has arrived. */
+/* PQisBusy.  said: the complaints before it looked at what has arrived. */
+static int look(Conn *c, size_t said)
+{
+    int busy = PQisBusy(c->pg);
+    if (complaints(c->pg) > said)
+        c->astray = 1;
+    return busy;
+}
+
+/* The same where nothing would come for which libpq has no memory. */
 static int is_busy(Conn *c, size_t said)
 {
-    PGconn *pg = c->pg;
-    int busy = PQisBusy(pg);
-    if (complaints(pg) > said)
-        c->astray = 1;
-    if (!busy)
+    if (!look(c, said))
         return 0;
     if (c->astray)
         dbl_conn_sever(c);
     else
         dbl_check_memory(c);
-    return PQisBusy(pg);
+    return PQisBusy(c->pg);
 }
 
 int dbl_is_busy(Conn *c)
@@ -306,7 +317,7 @@ static int step_query(Conn *c)
     PGconn *pg = c->pg;
     int write = PQflush(pg) > 0 ? DBL_WRITE : 0;
     size_t said = complaints(pg);
-    if (c->fresh && PQisBusy(pg)) {
+    if (c->fresh && look(c, said) && !c->astray) {
         c->fresh = 0;
         return DBL_READ | write;
     }
@@ -406,13 +417,9 @@ static void listen_to_signal(lua_State *L, int conn)
     if (lua_pcall(L, 0, 0, 0) == 0)
         return;
     dbl_getprivate(L, "dblink.interrupted"); /* error, function */
-    if (lua_isfunction(L, -1)) {
-        lua_pushvalue(L, conn);
-        if (lua_pcall(L, 1, 0, 0) != 0)
-            lua_pop(L, 1);
-    } else {
+    lua_pushvalue(L, conn);
+    if (lua_pcall(L, 1, 0, 0) != 0)
         lua_pop(L, 1);
-    }
     lua_error(L);
 }
 

@@ -321,28 +321,9 @@ Result *dbl_result(lua_State *L, int i)
 
 const char *dbl_status_name(int status)
 {
-    switch (status) {
-    case PGRES_EMPTY_QUERY:
-        return "empty_query";
-    case PGRES_COMMAND_OK:
-        return "command_ok";
-    case PGRES_TUPLES_OK:
-        return "tuples_ok";
-    case PGRES_SINGLE_TUPLE:
-        return "single_tuple";
-    case PGRES_COPY_IN:
-        return "copy_in";
-    case PGRES_COPY_OUT:
-        return "copy_out";
-    case PGRES_PIPELINE_SYNC:
-        return "pipeline_sync";
-#if DBL_HAS_CHUNKED_ROWS
-    case PGRES_TUPLES_CHUNK:
-        return "tuples_chunk";
-#endif
-    default:
-        return "error";
-    }
+    return status == PGRES_EMPTY_QUERY  ? "empty_query"
+           : status == PGRES_COMMAND_OK ? "command_ok"
+                                        : "tuples_ok";
 }
 
 /* core.tag_row(res): what a command gave as a row: its one column is `status`, and

@@ -247,7 +247,7 @@ static void forking(void)
         if (child == 0) {
             run(L, 0, "assert(not pcall(conn.query, conn, 'select 1')) conn:close()");
             lua_close(L);
-            _exit(0);
+            exit(0);
         }
         int status = -1;
         CHECK(waitpid(child, &status, 0) == child && status == 0);
