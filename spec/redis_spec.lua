@@ -1,7 +1,7 @@
 local server = require "support.server"
 local host = require "support.host"
 
--- Debian's LuaJIT has no archive that a shared library can hold, and Redis has an allocator of its own.
+-- Debian's LuaJIT has no archive that a shared library can hold (docs/hosts.md), and Redis has an allocator of its own.
 local possible = server.own and host.lua ~= "luajit" and not host.sanitized
 
 describe("a module of Redis 7 #redis #heavy", function()
