@@ -28,6 +28,7 @@ end
 
 -- Our workload, the one of limit.c it is compared with, how many, the ratio to reach.
 local MILLION = 1000000
+local CHUNKS = require "dblink".features.chunked_rows
 local WORKLOADS = {
   { "query", "exec", 50000, 1.10, "select 1" },
   { "params", "params", 50000, 1.00, "prepared, two int4" },
@@ -39,9 +40,9 @@ local WORKLOADS = {
   { "named_text", "rows", MILLION, 3.5, "rows by name, text" },
   { "columns_binary", "rows", MILLION, 1.4, "an array a column, binary" },
   { "columns_text", "rows", MILLION, 2.4, "an array a column, text" },
-  { "values_binary", "rows", MILLION, 0.75, "streamed values, binary" },
+  { "values_binary", "rows", MILLION, CHUNKS and 0.55 or 0.75, "streamed values, binary" },
   { "values_text", "rows", MILLION, 1.0, "streamed values, text" },
-  { "stream_binary", "rows", MILLION, 1.15, "streamed by name, binary" },
+  { "stream_binary", "rows", MILLION, CHUNKS and 1.0 or 1.15, "streamed by name, binary" },
   { "stream_text", "rows", MILLION, 1.4, "streamed by name, text" },
   { "array_strings", "rows", MILLION, 1.8, "as arrays, times as text" },
   { "values_strings", "rows", MILLION, 0.75, "streamed, times as text" },
