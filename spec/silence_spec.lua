@@ -1,5 +1,5 @@
 -- A network that falls silent in the middle of an operation, for each that there is: it ends by its timeout, and then
--- the connection is ready, or says that it is lost.
+-- the connection is ready, or says that it is lost. And what is given up: nothing of it runs on on the server.
 local await = require "dblink.await"
 local core = require "dblink.core"
 local dblink = require "dblink"
@@ -239,3 +239,67 @@ for _, way in ipairs(WAYS) do
     end)
   end)
 end
+
+local ENDLESS = "select generate_series(1, 1000000000), repeat('x', 1000)" -- row by row
+
+local RUNNING = {
+  send_query = function(conn) assert(conn:send_query(ENDLESS)) end,
+  ["a prepared statement"] = function(conn) assert(assert(conn:prepare(ENDLESS)):send_query()) end,
+  rows = function(conn)
+    local stream = conn:rows(ENDLESS)
+    assert(stream:next())
+    return stream
+  end,
+  copy_out = function(conn)
+    local reader = assert(conn:copy_out("copy (" .. ENDLESS .. ") to stdout"))
+    assert(reader:line())
+    return reader
+  end,
+  copy_in = function(conn)
+    assert(conn:query "create temporary table t (a text)")
+    local writer = assert(conn:copy_in "copy t from stdin")
+    assert(writer:write(("x\n"):rep(1e5)))
+    return writer
+  end,
+  pipeline = core.methods.pipeline and function(conn)
+    local p = assert(conn:pipeline())
+    assert(p:query "select pg_sleep(60)")
+    assert(p:flush())
+    return p
+  end,
+}
+
+-- What its owner does then: the connection, if it is still there.
+local ABANDONED = {
+  closed = function(conn) conn:close() end,
+  collected = function() end,
+  ["left for another query"] = function(conn, thing)
+    if not thing then return end -- its results must be collected
+    if thing.close then thing:close(0.05) end
+    assert.equal(1, assert(conn:query "select 1")(1, 1))
+    return conn
+  end,
+}
+
+describe("a server", function()
+  for operation, begin in pairs(RUNNING) do
+    for how, abandon in pairs(ABANDONED) do
+      it(("runs nothing any more for what was %s: %s"):format(how, operation), function()
+        local admin = server.connect()
+        local function leave() -- whose variables are then gone
+          local conn = server.connect()
+          local pid = conn:backend_pid()
+          return pid, abandon(conn, begin(conn))
+        end
+        local pid, kept = leave()
+        collectgarbage()
+        collectgarbage()
+        server.until_true(function()
+          return admin:query("select count(*) = 0 from pg_stat_activity where pid = $1 and state = 'active'", pid)(1, 1)
+        end, 20)
+        if kept then kept:close() end
+        admin:close()
+      end)
+    end
+  end
+end)
