@@ -2,7 +2,8 @@
 --
 -- One poll handle for each descriptor, kept until it is forgotten: libuv wants
 -- it closed before the descriptor is. A refused connect comes as an error of the
--- handle; that counts as ready, and whoever uses the socket meets it.
+-- handle; that counts as ready, and whoever uses the socket meets it. (The line "EBADF" on
+-- stderr is luv's own: it writes it for each such error, before it calls anybody.)
 local protect = require "dblink.protect"
 local uv = require "luv"
 
