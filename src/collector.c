@@ -5,7 +5,6 @@
  */
 #include "collector.h"
 
-#define OUTSIDE  "dblink.outside"
 #define BEARABLE ((size_t)4 << 20)
 
 #if LUA_VERSION_NUM >= 505
