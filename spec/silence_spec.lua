@@ -302,4 +302,18 @@ describe("a server", function()
       end)
     end
   end
+
+  -- A cancel request that comes before the server has begun is lost.
+  it("runs nothing that was sent just before its connection was closed", function()
+    local admin, mark = server.connect(), server.name "closed"
+    for _ = 1, 30 do
+      local conn = server.connect()
+      assert(conn:send_query("select pg_sleep(60) as " .. mark))
+      conn:close()
+    end
+    server.until_true(function()
+      return admin:query("select count(*) = 0 from pg_stat_activity where query like '%' || $1", mark)(1, 1)
+    end, 20)
+    admin:close()
+  end)
 end)

@@ -421,10 +421,10 @@ for _, mode in ipairs { "session", "transaction" } do
 
     it("a server that dies behind it is an error, and the next query has another", function()
       assert(conn:query "select 1")
-      assert(conn:send_query "select pg_sleep(60)")
+      assert(conn:send_query "select pg_sleep(60) as dying")
       server.until_true(function()
         return admin:query [[select pg_terminate_backend(pid) from pg_stat_activity
-          where query = 'select pg_sleep(60)' and state = 'active']](1, 1)
+          where query = 'select pg_sleep(60) as dying' and state = 'active']](1, 1)
       end)
       local res, err = bounded(conn.get_result, conn)
       assert.is_nil(res)

@@ -8,11 +8,13 @@
  */
 #include "request.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "block.h"
@@ -30,11 +32,13 @@ typedef PGcancel Handle;
 
 /* Where nobody answers, errands must not pile up without end. */
 enum { MOST_ERRANDS = 100, ERRAND_SECONDS = 30 };
+#define FIRST_PAUSE 0.05
 
 /* What a thread and those who wait for it share; the last of them frees it. */
 typedef struct Errand {
     Handle *handle;
     int wake[2]; /* a pipe: its end of file means over; -1 where nobody waits */
+    int left;    /* the socket of a connection that is being closed; or -1 */
     int owners;
     int over;
     char error[256];
@@ -58,6 +62,8 @@ static void leave(Errand *e)
     free_handle(e->handle);
     if (e->wake[0] >= 0)
         close(e->wake[0]);
+    if (e->left >= 0)
+        close(e->left);
     free(e);
 }
 
@@ -83,6 +89,7 @@ static int poll_handle(Handle *h, char *error, size_t size)
 static void do_errand(Errand *e)
 {
     double limit = dbl_now() + ERRAND_SECONDS;
+    PQcancelReset(e->handle);
     int need = PQcancelStart(e->handle) ? DBL_WRITE : 0;
     while (need && dbl_now() < limit) {
         dbl_block(PQcancelSocket(e->handle), need, limit);
@@ -101,10 +108,39 @@ static void do_errand(Errand *e)
 
 #endif
 
+/* Whether the server has closed its end until then.  Reads away what else it says. */
+static int has_gone(const Errand *e, double until)
+{
+    char bytes[4096];
+    do {
+        int ready = dbl_block(e->left, DBL_READ, until);
+        ssize_t n = ready > 0 ? recv(e->left, bytes, sizeof bytes, MSG_DONTWAIT) : 1;
+        if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR))
+            return 1;
+    } while (dbl_now() < until);
+    return 0;
+}
+
+/* Nobody will collect what a request may have missed that came before its query had begun:
+ * it is repeated until the server is gone from there.  What libpq could not send to tell it that
+ * nobody is left, it is told by the end of what it can read. */
+static void see_off(Errand *e)
+{
+    double limit = dbl_now() + ERRAND_SECONDS;
+    for (double pause = FIRST_PAUSE; dbl_now() < limit; pause *= 2) {
+        if (has_gone(e, dbl_now() + pause))
+            return;
+        shutdown(e->left, SHUT_WR);
+        do_errand(e);
+    }
+}
+
 static void run(void *errand)
 {
     Errand *e = errand;
     do_errand(e);
+    if (e->left >= 0)
+        see_off(e);
     __atomic_store_n(&e->over, 1, __ATOMIC_RELEASE);
     if (e->wake[1] >= 0)
         close(e->wake[1]);
@@ -142,16 +178,19 @@ static int open_pipe(int fd[2])
     return 1;
 }
 
-/* Takes the handle.  waited: one more owner, who waits on wake[0].  NULL: it could
- * not start, and the handle is gone. */
-static Errand *errand(Handle *h, int waited, const dblink_hooks *hooks)
+/* Takes the handle, and the socket that is left.  waited: one more owner, who waits on
+ * wake[0].  NULL: it could not start, and what it took is gone. */
+static Errand *errand(Handle *h, int left, int waited, const dblink_hooks *hooks)
 {
     Errand *e = calloc(1, sizeof *e);
     if (!e) {
         free_handle(h);
+        if (left >= 0)
+            close(left);
         return NULL;
     }
     e->handle = h;
+    e->left = left;
     e->owners = 1 + waited;
     e->wake[0] = e->wake[1] = -1;
     if ((!waited || open_pipe(e->wake)) && send_off(e, hooks))
@@ -175,7 +214,7 @@ void dbl_request_errand(PGconn *pg, const dblink_hooks *hooks)
 {
     Handle *h = !hooks || hooks->errand ? new_handle(pg) : NULL;
     if (h)
-        errand(h, 0, hooks);
+        errand(h, fcntl(PQsocket(pg), F_DUPFD_CLOEXEC, 0), 0, hooks);
 }
 
 /* A Request has a part of its own for either libpq; these are its verbs. */
@@ -247,7 +286,7 @@ static void begin(Request *r, PGconn *pg)
     Handle *h = PQgetCancel(pg);
     if (!h)
         PQcancel(NULL, r->error, sizeof r->error); /* libpq's own words for it */
-    else if (!(r->errand = errand(h, 1, r->hooks)))
+    else if (!(r->errand = errand(h, -1, 1, r->hooks)))
         strcpy(r->error, "could not start a thread for the cancel request");
     r->over = !r->errand;
 }

@@ -45,8 +45,8 @@ int dbl_requests_pending(Request **list);
 /* The connection goes. */
 void dbl_requests_forget(Request **list);
 
-/* Cancels what runs on pg without looking back, if the host lets us; pg may be closed
- * at once. */
+/* Cancels what runs on pg, and again until the server is gone from there, if the host lets us;
+ * without looking back: pg is to be closed at once. */
 void dbl_request_errand(PGconn *pg, const dblink_hooks *hooks);
 
 #endif
