@@ -247,7 +247,11 @@ static void forking(void)
         if (child == 0) {
             run(L, 0, "assert(not pcall(conn.query, conn, 'select 1')) conn:close()");
             lua_close(L);
-            exit(0);
+#ifdef __SANITIZE_ADDRESS__
+            _exit(0); /* its copy of the parent's PGconn is left as it is, which would count as a leak */
+#else
+            exit(0); /* gcov writes what it has counted */
+#endif
         }
         int status = -1;
         CHECK(waitpid(child, &status, 0) == child && status == 0);
