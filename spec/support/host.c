@@ -248,7 +248,8 @@ static void forking(void)
             run(L, 0, "assert(not pcall(conn.query, conn, 'select 1')) conn:close()");
             lua_close(L);
 #ifdef __SANITIZE_ADDRESS__
-            _exit(0); /* its copy of the parent's PGconn is left as it is, which would count as a leak */
+            _exit(
+                0); /* its copy of the parent's PGconn is left as it is, which would count as a leak */
 #else
             exit(0); /* gcov writes what it has counted */
 #endif
