@@ -54,6 +54,85 @@ for where, wait in pairs(waits) do
       return list
     end
 
+    it("is run as it was written, whatever memory long SQL lay in", function()
+      local function sql(i) return ("select %06d /* a query of more than forty characters */"):format(i) end
+      for i = 100, 130 do
+        for _, n in ipairs { i, i, i + 50 } do
+          send(sql(n))
+          collectgarbage()
+        end
+        for _, n in ipairs { i, i, i + 50 } do assert.equal(n, value()) end
+      end
+      usable()
+    end)
+
+    it("gives no error to the one behind it, where it was refused after its statement had failed", function()
+      local sql = "select * from missing where a = $1"
+      send(sql, "x")
+      p:sync()
+      fails "server"
+      assert.has_error(function() p:send_query(sql, "a\0b") end)
+      p:sync()
+      send "select 42"
+      p:sync()
+      assert.equal(42, value())
+      usable()
+    end)
+
+    it("waits no longer than it was told behind one without rows", function()
+      connect { null = dblink.null }
+      send "select from pg_sleep(0.2) where false"
+      p:flush()
+      send "select pg_sleep(60)"
+      local n, err = p:next_values(0.5)
+      assert.is_nil(n)
+      assert.equal("timeout", err.kind)
+    end)
+
+    it("may find its connection closed by what hears of its notices", function()
+      conn:close()
+      connect { on_notice = function() conn:close() end }
+      send "do $$ begin raise notice 'hello'; end $$"
+      local ticket = assert(p:query "select 1")
+      p:sync()
+      assert.is_nil((ticket:result()))
+      assert.is_nil((ticket:result()))
+      conn = server.connect(nil, { wait = wait, on_notice = function() conn:close() end })
+      assert(conn:query [[create function pg_temp.tell() returns int language plpgsql as
+        'begin raise notice ''hello''; return 7; end']])
+      p = assert(conn:pipeline())
+      send "select pg_temp.tell(), 2, 3, 4, 5"
+      assert.is_nil((p:next_values()))
+    end)
+
+    it("leaves the limit of another coroutine's query alone, when it is collected late", function()
+      if wait == "poll" then return end
+      local loop, ended = require "support.turns".new(), nil
+      conn = loop.call(function() return server.connect(nil, loop.options) end)
+      loop.spawn(function()
+        p = assert(conn:pipeline())
+        send "select 1"
+        p:close()
+        ended = { conn:query { "select pg_sleep(60)", timeout = 0.3 } }
+      end)
+      loop.run(function() return conn:transaction_status() == "active" and not core.is_occupied(conn) end)
+      assert.equal(1, value())
+      loop.run()
+      assert.equal("timeout", ended[2].kind)
+    end)
+
+    it("is refused where what encodes its parameter uses the pipeline", function()
+      local mark = assert(conn:codec("int4", { encode = function(v)
+        if v == 1 then conn:close() end
+        return tostring(p:send_query "select 5" and v)
+      end }))
+      p = assert(conn:pipeline())
+      assert.has_error(function() p:send_query("select $1::int", mark(2)) end)
+      assert.equal(5, value())
+      usable()
+      assert.has_error(function() conn:query("select $1::int", mark(1)) end)
+    end)
+
     it("gives its result in its turn, and nil after the last", function()
       is_end()
       for i = 1, 1000 do send("select $1::int8 as n, 'x' || $1 as t", i) end

@@ -88,6 +88,40 @@ describe("a lane of a gather", function()
     assert.same({ "none", "2", "own", "too_big", "none", 6 }, seen)
   end)
 
+  it("needs no more of its list than the items to come", function()
+    local list, seen = { { one, "select 1" }, { two, "select 2" }, { one, "select 3" } }, {}
+    for n, res in dblink.as_completed(list, { limit = 1 }) do
+      seen[n] = res(1, 1)
+      list[n] = false
+    end
+    assert.same({ 1, 2, 3 }, seen)
+  end)
+
+  it("lets go on whom a notice handler has roused", function()
+    local heard = server.connect(nil, { on_notice = function() two:close() end })
+    assert(heard:query [[create function pg_temp.tell() returns int language plpgsql as
+      'begin raise notice ''hello''; return 7; end']])
+    local seen = gather({ { heard, "select pg_temp.tell()" }, { heard, "select 1 from pg_sleep(60)" },
+      { two, "select 1 from pg_sleep(60)" } }, { on_error = "cancel" })
+    assert.equal("cancelled", seen[2])
+    heard:close()
+  end)
+
+  it("takes as many parameters as a query does, and survives what encodes them", function()
+    local item, list = { one, "select $1::int" }, {}
+    for i = 1, 65535 do
+      item[i + 2] = i
+      list[i] = "$" .. i .. "::int"
+    end
+    item[2] = "select array_length(array[" .. table.concat(list, ",") .. "], 1)"
+    assert.same({ 65535 }, (gather { item }))
+    local mark = assert(one:codec("int4", { encode = function(v)
+      one:close()
+      return tostring(v)
+    end }))
+    assert.has_error(function() dblink.gather { { one, "select 1" }, { one, "select $1::int", mark(1) } } end)
+  end)
+
   it("keeps the time limits of its items", function()
     local seen = gather {
       { one, "select 1", timeout = 60 }, { one, "select 2" }, { one, "select pg_sleep(60)", timeout = 0.05 },

@@ -35,6 +35,23 @@ for where, wait in pairs(waits) do
       return err
     end
 
+    it("runs a statement whose plan has changed meanwhile as one query", function()
+      assert(conn:query "create temp table changing as select 1 as a")
+      local stmt = assert(conn:prepare "select * from changing where a = $1")
+      assert(stmt:query(1))
+      assert(conn:query "begin")
+      assert(conn:query "alter table changing add column b int")
+      assert.equal("0A000", select(2, stmt:query(1)).sqlstate)
+      assert(conn:query "rollback")
+      local p = pipeline()
+      local tickets = { p:query(stmt, 1), p:query "select 42", p:query "select 43" }
+      p:sync()
+      assert.equal(42, assert(tickets[2]:result())(1, 1))
+      assert.equal(43, assert(tickets[3]:result())(1, 1))
+      p:close()
+      usable()
+    end)
+
     it("gives each ticket its result, in any order", function()
       local p = pipeline()
       local tickets = {}

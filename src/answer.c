@@ -51,7 +51,8 @@ static int wait_for(lua_State *L, Pipeline *p, int i, unsigned number, int leave
         c->deadline = p->deadline;
         return dbl_fail(L, DBL_TIMEOUT, "the query was not answered in time");
     }
-    c->deadline = dbl_pipeline_is_over(p) ? DBL_NEVER : p->deadline;
+    if (!dbl_pipeline_is_over(p))
+        c->deadline = p->deadline;
     return 0;
 }
 
@@ -171,13 +172,13 @@ static void walk(lua_State *L, Pipeline *p)
 static int push_kept_row(lua_State *L, Pipeline *p)
 {
     Conn *c = p->conn;
-    int values = PQntuples(c->kept) ? 1 + PQnfields(c->kept) : 0;
     if (c->tells && c->notices.first) {
         dbl_getuservalue(L, 1);
         lua_rawgeti(L, -1, DBL_PIPELINE_CONN);
         dbl_tell(L, c, lua_gettop(L));
         lua_pop(L, 2);
     }
+    int values = PQntuples(c->kept) ? 1 + PQnfields(c->kept) : 0; /* none where it was closed */
     if (values) {
         if (values > 10)
             luaL_checkstack(L, values + 8, "too many columns");

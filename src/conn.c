@@ -430,7 +430,7 @@ void dbl_conn_sever(Conn *c)
     if (c->pg) /* what the kernel still holds comes first */
         while (PQstatus(c->pg) == CONNECTION_OK && PQconsumeInput(c->pg))
             ;
-    else
+    else if (c->attempt)
         dbl_attempt_give_up(c->attempt);
 }
 

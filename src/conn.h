@@ -64,6 +64,7 @@ typedef struct Conn {
     lua_Integer clock;         /* counts the uses of cached statements */
     unsigned codecs;           /* counts the changes of its codecs */
     unsigned turn;             /* counts what begins: a stream knows by it that its time is over */
+    unsigned puts;             /* counts what was put into pipelines */
     unsigned born;             /* the fork generation it was opened in */
     unsigned char goal;        /* DBL_GOAL_... */
     unsigned char need;        /* what the last step wanted */

@@ -266,6 +266,8 @@ static int serve(lua_State *L)
             if (lua_type(L, 1) == LUA_TNUMBER) {
                 Item *lane = check_lane(L, l);
                 pushed = arrive(L, l, lane, lane->conn->need);
+                if (lane->conn->tells)
+                    turns = 0; /* on_notice may have roused somebody */
                 if (pushed == 0)
                     continue;
             }

@@ -100,6 +100,10 @@ static int find_statement(lua_State *L, Pipeline *p, const Query *q)
         int found = dbl_query_is_cacheable(L, p->conn, q) ? look_up(L, p) : 0;
         if (found == 0)
             return 0;
+        dbl_getuservalue(L, 1);
+        lua_pushvalue(L, 2); /* equal to what was seen, but a long string may be another */
+        lua_rawseti(L, -2, DBL_PIPELINE_SQL);
+        lua_pop(L, 1);
         p->sql = lua_tostring(L, 2);
         p->known = found;
     }
@@ -253,7 +257,7 @@ static Pipeline *new_pipeline(lua_State *L, Conn *c, double deadline)
     p->deadline = deadline;
     luaL_getmetatable(L, c->plain && deadline == DBL_NEVER ? PLAIN : PIPELINE);
     lua_setmetatable(L, -2);
-    lua_createtable(L, DBL_PIPELINE_WALK, 0);
+    lua_createtable(L, DBL_PIPELINE_SQL, 0);
     lua_pushvalue(L, 1);
     lua_rawseti(L, -2, DBL_PIPELINE_CONN);
     lua_newtable(L);

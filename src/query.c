@@ -133,7 +133,7 @@ static void push_list(lua_State *L, int t, int first, int entries)
 static void spread(lua_State *L, int t, int first, Query *q)
 {
     int entries = read_options(L, t, q);
-    if (entries > DBL_MOST_PARAMS + 1)
+    if (t + entries - first - 2 > DBL_MOST_PARAMS)
         dbl_misuse(L, "more parameters than PostgreSQL takes");
     q->list = entries > MOST_ON_STACK;
     int last = q->list ? first + 2 - t : entries;
@@ -239,7 +239,7 @@ static int send_statement(lua_State *L, const Conn *c, const Query *q, const Par
 {
     int ready, habit = get_habit(L, q, &ready);
     PGconn *pg = c->pg;
-    ready |= PQtransactionStatus(pg) == PQTRANS_ACTIVE;
+    ready |= c->occupied || PQtransactionStatus(pg) == PQTRANS_ACTIVE;
     return (ready || prepare(L, pg, q)) &&
            PQsendQueryPrepared(pg, field(L, q, DBL_STATEMENT_NAME), p->count, p->values, p->lengths,
                                p->formats, dbl_choose_format(c, q, habit)) &&
@@ -276,14 +276,24 @@ int dbl_query_prepare(lua_State *L, Conn *c, const Query *q)
            fail(L, c);
 }
 
+/* The parameters.  What encodes them is Lua's, and could do anything with the connection. */
+static void read_params(lua_State *L, Conn *c, const Query *q, Params *p)
+{
+    int occupied = c->occupied;
+    unsigned turn = c->turn, puts = c->puts;
+    dbl_params(L, 3, q->params, q->list, p);
+    if (c->closed || c->occupied != occupied || (occupied && (c->turn != turn || c->puts != puts)))
+        dbl_misuse(L, "what encodes a parameter must leave the connection alone");
+}
+
 int dbl_query_send(lua_State *L, Conn *c, const Query *q)
 {
     size_t size;
     Params p;
-    PGconn *pg = c->pg;
     int sent;
     const char *sql = q->statement ? NULL : dbl_check_sql(L, 2, &size);
-    dbl_params(L, 3, q->params, q->list, &p);
+    read_params(L, c, q, &p);
+    PGconn *pg = c->pg;
     if (q->statement)
         sent = send_statement(L, c, q, &p);
     else if (q->params > 0 || q->binary > 0 || q->extended)

@@ -143,6 +143,7 @@ void dbl_queue_put(Pipeline *p, int kind, int reading, int statement, size_t wei
     p->ahead += place(p, p->last - 1)->weight;
     p->owed += kind == DBL_BARE;
     p->open++;
+    p->conn->puts++;
 }
 
 void dbl_queue_put_ticket(lua_State *L, const Pipeline *p, int own)
@@ -193,7 +194,7 @@ static int push_conn(lua_State *L, Pipeline *p, int own, int statement)
 static void answer_query(lua_State *L, Pipeline *p, int own, unsigned i)
 {
     int top = lua_gettop(L);
-    Place *k = place(p, i);
+    const Place *k = place(p, i);
     if (k->kind == DBL_TICKET) {
         get(L, p, own, i);
         const Result *t = lua_touserdata(L, top + 1);
@@ -203,7 +204,7 @@ static void answer_query(lua_State *L, Pipeline *p, int own, unsigned i)
     } else if (k->kind == DBL_BARE) {
         int conn = push_conn(L, p, own, k->statement);
         int values = dbl_push_answer(L, p->conn, conn, k->reading, p->big);
-        k->kind = values == 1 ? DBL_KEPT : DBL_FAILED;
+        place(p, i)->kind = values == 1 ? DBL_KEPT : DBL_FAILED;
         set(L, p, own, i);
     }
     lua_settop(L, top);
@@ -215,7 +216,8 @@ static void answer_parse(lua_State *L, Pipeline *p, int own, Statement *s)
 {
     ExecStatusType status = PQresultStatus(p->conn->kept);
     s->state = status == PGRES_COMMAND_OK ? DBL_STATEMENT_GOOD : DBL_STATEMENT_BAD;
-    if (status == PGRES_FATAL_ERROR && p->first + 1 != p->last)
+    if (status == PGRES_FATAL_ERROR && p->first + 1 != p->last &&
+        place(p, p->first + 1)->statement == place(p, p->first)->statement)
         answer_query(L, p, own, p->first + 1);
 }
 
@@ -329,8 +331,12 @@ int dbl_queue_read(lua_State *L, Pipeline *p, int i)
 {
     Conn *c = p->conn;
     if (dbl_queue_next(p) != p->first || p->inside || dbl_pipeline_is_over(p) ||
-        !dbl_conn_is_ours(c) || c->held || c->most || c->astray || PQisBusy(c->pg) ||
-        *PQerrorMessage(c->pg) || PQstatus(c->pg) == CONNECTION_BAD)
+        !dbl_conn_is_ours(c) || c->held || c->most || c->astray || *PQerrorMessage(c->pg) ||
+        PQstatus(c->pg) == CONNECTION_BAD)
+        return 0;
+    int busy = PQisBusy(c->pg);
+    c->astray = *PQerrorMessage(c->pg) != '\0'; /* it had nothing to say before */
+    if (busy || c->astray || PQstatus(c->pg) == CONNECTION_BAD)
         return 0;
     PGresult *res = PQgetResult(c->pg);
     if (!res || PQresultStatus(res) == PGRES_PIPELINE_SYNC || !leave(p, res)) {

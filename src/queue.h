@@ -18,6 +18,7 @@ enum {
     DBL_PIPELINE_TICKET,
     DBL_PIPELINE_SEEN,
     DBL_PIPELINE_WALK,
+    DBL_PIPELINE_SQL,
 };
 
 /* A statement of the pipeline's own.  GOOD: its Parse has succeeded; LEARNED: it has

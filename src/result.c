@@ -271,7 +271,10 @@ Result *dbl_result_push(lua_State *L, PGresult **pg, int reading, int uservalue)
     else
         reading &= ~(DBL_READ_NULL | DBL_READ_CODECS);
 
+    const PGresult *was = *pg;
     Result *r = new_result(L, size - sizeof(Result), small);
+    if (*pg != was)
+        dbl_misuse(L, "a finalizer has used the connection while its result was taken");
     begin(r, *pg, reading);
     if (reading & (DBL_READ_NULL | DBL_READ_CODECS)) {
         lua_createtable(L, columns, 3); /* its own: row.c keeps the names in it */

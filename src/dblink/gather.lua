@@ -259,7 +259,7 @@ function run:start()
   while self.active < self.limit and not self.decided do
     local i, lane = self.lanes.next()
     if not i then return end
-    local conn = lane and read_where(self.list[lane])
+    local conn = lane and read_where(self.list[i], i)
     local job = { i = i, lane = lane, conn = conn, run = self }
     self.active = self.active + 1
     self.live[job] = true

@@ -58,11 +58,14 @@ do
 
   -- What gives an answer, and waits for it.
   local function collecting(collect)
-    local function go_on(self, answer, ...)
+    local function go_on(self, deadline, answer, ...)
       if answer ~= false then return answer, ... end
-      return go_on(self, collect(self, nil, not await.settle(conn_of(self))))
+      local late = not await.settle(conn_of(self))
+      return go_on(self, deadline, collect(self, deadline and math.max(deadline - core.now(), 0), late))
     end
-    return function(self, seconds) return go_on(self, collect(self, seconds)) end
+    return function(self, seconds)
+      return go_on(self, type(seconds) == "number" and core.now() + seconds or nil, collect(self, seconds))
+    end
   end
 
   Pipeline.query, Pipeline.send_query = sending(Pipeline.query), sending(Pipeline.send_query)
