@@ -226,16 +226,15 @@ for where, way in pairs(ways) do
 
     sentence("is not committed after its time, nor tried again", function()
       local core = require "dblink.core"
-      local ends
       local res, err = conn:transaction(function()
         assert(insert(1))
-        repeat until core.now() > ends
+        repeat until core.overdue(conn)
         return true
-      end, (function() ends = core.now() + 0.05 return { timeout = 0.05 } end)())
+      end, { timeout = 0.5 })
       assert.is_nil(res)
       assert.equal("timeout", err.kind)
       assert.equal("", list())
-      ends = core.now() + 0.1
+      local ends = core.now() + 0.1
       res, err = conn:transaction(function()
         return conn:query "do $$ begin raise sqlstate '40001'; end $$"
       end, { timeout = 0.1, retries = 1e9 })
