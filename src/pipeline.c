@@ -79,25 +79,15 @@ static int look_up(lua_State *L, Pipeline *p)
     return n;
 }
 
-/* Whether it is the SQL of the statement that was run last: it is known by its address, for
- * what the pipeline has seen stays alive. */
-static int is_last(lua_State *L, const Pipeline *p, const Query *q)
-{
-    if (lua_tostring(L, 2) != p->sql || q->list || q->binary >= 0)
-        return 0;
-    for (int i = 3; i < 3 + q->params; i++)
-        if (lua_type(L, i) == LUA_TTABLE)
-            return 0;
-    return 1;
-}
-
 /* The number of the statement to be used. */
 static int find_statement(lua_State *L, Pipeline *p, const Query *q)
 {
-    if (!is_last(L, p, q)) {
+    int cacheable = dbl_query_is_cacheable(L, p->conn, q);
+    /* the SQL of the statement that was run last is known by its address: it stays alive */
+    if (!cacheable || lua_tostring(L, 2) != p->sql) {
         if (!q->statement)
             dbl_check_sql(L, 2, &(size_t){0});
-        int found = dbl_query_is_cacheable(L, p->conn, q) ? look_up(L, p) : 0;
+        int found = cacheable ? look_up(L, p) : 0;
         if (found == 0)
             return 0;
         dbl_getuservalue(L, 1);
