@@ -154,6 +154,48 @@ describe("a query sent", function()
   end)
 end)
 
+describe("a result being made", function()
+  -- What Lua collects next, and does then.
+  local function litter(action)
+    if newproxy then
+      getmetatable(newproxy(true)).__gc = action
+    else
+      setmetatable({}, { __gc = action })
+    end
+  end
+
+  -- Asks again and again, while finalizers ask on the same connection. What is taken from a
+  -- query in the moment of its making is raised; all else is answered.
+  local function ask_beside_finalizers(conn, sql, check)
+    local within, raised = 0, 0
+    for _ = 1, os.getenv "DBLINK_UNDER" and 300 or 3000 do
+      litter(function()
+        within = within + 1
+        pcall(conn.query, conn, "select 1/0")
+      end)
+      local ok, res, err = pcall(conn.query, conn, sql)
+      if ok then
+        check(res, err)
+      else
+        raised = raised + 1
+        assert.matches("a finalizer has used the connection", res)
+      end
+    end
+    assert.is_true(within > 0)
+    assert.is_true(raised <= within)
+  end
+
+  local KINDS = { plain = {}, ["through codecs"] = { null = 0, codecs = { [23] = { decode = tostring } } } }
+  for name, options in pairs(KINDS) do
+    it("bears finalizers that use its connection, " .. name, function()
+      local conn = server.connect("", options)
+      ask_beside_finalizers(conn, "select 41, null", function(res) assert.equal("41", tostring(res(1, 1))) end)
+      ask_beside_finalizers(conn, "select 1/0", function(_, err) assert.equal("22012", err.sqlstate) end)
+      conn:close()
+    end)
+  end
+end)
+
 describe("conn:try_result()", function()
   it("tells of what was too big, once, and then of the end", function()
     local conn = server.connect()

@@ -445,20 +445,20 @@ static void set_string(lua_State *L, const char *key, const char *value)
     lua_setfield(L, -2, key);
 }
 
-static void push_kept_error(lua_State *L, Conn *c)
+static void push_error(lua_State *L, const Conn *c, const PGresult *res)
 {
-    if (dbl_is_copy(c->kept)) {
+    if (dbl_is_copy(res)) {
         dbl_push_error(L, DBL_USAGE,
                        "COPY cannot be run by a query: use conn:copy_in or conn:copy_out");
         set_string(L, "sqlstate", "0A000");
         return;
     }
-    if (PQresultStatus(c->kept) == PGRES_PIPELINE_ABORTED) {
+    if (PQresultStatus(res) == PGRES_PIPELINE_ABORTED) {
         dbl_push_error(L, DBL_ABORTED, "not run, since a query before it in the pipeline failed");
         return;
     }
-    const char *sqlstate = PQresultErrorField(c->kept, PG_DIAG_SQLSTATE);
-    dbl_push_result_error(L, c->kept, PQstatus(c->pg) == CONNECTION_BAD);
+    const char *sqlstate = PQresultErrorField(res, PG_DIAG_SQLSTATE);
+    dbl_push_result_error(L, res, PQstatus(c->pg) == CONNECTION_BAD);
     if (c->cancelled && sqlstate && strcmp(sqlstate, "57014") == 0)
         set_string(L, "kind", DBL_CANCELLED);
 }
@@ -519,17 +519,21 @@ void dbl_tell(lua_State *L, Conn *c, int conn)
 
 static int push_result(lua_State *L, Conn *c, int conn)
 {
+    const PGresult *kept = c->kept;
+    int habits = dbl_push_habits(L, c, conn);
     c->deadline = DBL_NEVER;
+    dbl_result_check(L, kept, c->kept);
     if (!c->kept)
         return dbl_fail_conn(L, c->pg);
     if (!is_error(c->kept)) {
-        dbl_result_push(L, &c->kept, c->reading, dbl_push_habits(L, c, conn));
+        dbl_result_push(L, &c->kept, c->reading, habits);
         return 1;
     }
+    PGresult **res = dbl_result_hold(L, &c->kept);
     lua_pushnil(L);
-    push_kept_error(L, c);
-    PQclear(c->kept);
-    c->kept = NULL;
+    push_error(L, c, *res);
+    PQclear(*res);
+    *res = NULL;
     return 2;
 }
 

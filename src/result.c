@@ -135,8 +135,7 @@ static int resolve(lua_State *L, Column *c, int reading, int codecs)
     return called;
 }
 
-/* own: the stack index of the result's user value, where there are codecs. */
-static void describe(lua_State *L, Result *r, const PGresult *pg, int codecs, int own)
+static void describe(Result *r, const PGresult *pg)
 {
     for (int i = 0; i < r->columns; i++) {
         Column *c = &r->column[i];
@@ -147,6 +146,14 @@ static void describe(lua_State *L, Result *r, const PGresult *pg, int codecs, in
         c->modifier = PQfmod(pg, i);
         c->size = PQfsize(pg, i);
         c->binary = PQfformat(pg, i) != 0;
+    }
+}
+
+/* own: the stack index of the result's user value, where there are codecs. */
+static void resolve_all(lua_State *L, Result *r, int codecs, int own)
+{
+    for (int i = 0; i < r->columns; i++) {
+        Column *c = &r->column[i];
         c->codec = (unsigned char)resolve(L, c, r->reading, codecs);
         if (c->codec)
             lua_rawseti(L, own, i + 1);
@@ -255,8 +262,32 @@ void dbl_result_make(lua_State *L, Result *r, PGresult *pg, int reading)
     memset(r, 0, sizeof *r);
     r->mark = classes;
     begin(r, pg, reading & ~(DBL_READ_NULL | DBL_READ_CODECS));
-    describe(L, r, pg, 0, 0);
+    describe(r, pg);
+    resolve_all(L, r, 0, 0);
     copy_all(r, pg);
+}
+
+void dbl_result_check(lua_State *L, const PGresult *was, const PGresult *is)
+{
+    if (is != was)
+        dbl_misuse(L, "a finalizer has used the connection while its result was taken");
+}
+
+/* A new one for *pg, which finalizers may take from us meanwhile. */
+static Result *new_result_of(lua_State *L, PGresult *const *pg, size_t extra, int small)
+{
+    const PGresult *was = *pg;
+    Result *r = new_result(L, extra, small);
+    dbl_result_check(L, was, *pg);
+    return r;
+}
+
+PGresult **dbl_result_hold(lua_State *L, PGresult **pg)
+{
+    Result *r = new_result_of(L, pg, 0, 0);
+    r->pg = *pg;
+    *pg = NULL;
+    return &r->pg;
 }
 
 Result *dbl_result_push(lua_State *L, PGresult **pg, int reading, int uservalue)
@@ -271,30 +302,28 @@ Result *dbl_result_push(lua_State *L, PGresult **pg, int reading, int uservalue)
     else
         reading &= ~(DBL_READ_NULL | DBL_READ_CODECS);
 
-    const PGresult *was = *pg;
-    Result *r = new_result(L, size - sizeof(Result), small);
-    if (*pg != was)
-        dbl_misuse(L, "a finalizer has used the connection while its result was taken");
+    Result *r = new_result_of(L, pg, size - sizeof(Result), small);
     begin(r, *pg, reading);
-    if (reading & (DBL_READ_NULL | DBL_READ_CODECS)) {
-        lua_createtable(L, columns, 3); /* its own: row.c keeps the names in it */
-        lua_getfield(L, uservalue, "null");
-        lua_setfield(L, -2, "null");
-        lua_getfield(L, uservalue, "codecs");
-        int codecs = reading & DBL_READ_CODECS ? lua_gettop(L) : 0;
-        describe(L, r, *pg, codecs, lua_gettop(L) - 1);
-        lua_pop(L, 1);
-        dbl_setuservalue(L, -2);
-    } else {
-        describe(L, r, *pg, 0, 0);
-    }
+    describe(r, *pg);
     if (small) {
         copy_all(r, *pg);
         PQclear(*pg);
     } else {
         r->pg = *pg;
     }
-    *pg = NULL;
+    *pg = NULL; /* from here on Lua may call finalizers: it is in nobody's hands but ours */
+    if (reading & (DBL_READ_NULL | DBL_READ_CODECS)) {
+        lua_createtable(L, columns, 3); /* its own: row.c keeps the names in it */
+        lua_getfield(L, uservalue, "null");
+        lua_setfield(L, -2, "null");
+        lua_getfield(L, uservalue, "codecs");
+        int codecs = reading & DBL_READ_CODECS ? lua_gettop(L) : 0;
+        resolve_all(L, r, codecs, lua_gettop(L) - 1);
+        lua_pop(L, 1);
+        dbl_setuservalue(L, -2);
+    } else {
+        resolve_all(L, r, 0, 0);
+    }
     if (!small && !(reading & DBL_READ_PIECES))
         dbl_outside(L, &r->outside, PQresultMemorySize(r->pg));
     return r;

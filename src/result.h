@@ -61,7 +61,15 @@ typedef struct Result {
  * of the table with `null` and `codecs`, used where reading says so, or 0. */
 Result *dbl_result_push(lua_State *L, PGresult **pg, int reading, int uservalue);
 
-/* The same in memory that is there already: how much a result takes, 0 where it is not
+/* Raises where a result is not what it was before Lua was called: finalizers can use the
+ * connection to which it belongs. */
+void dbl_result_check(lua_State *L, const PGresult *was, const PGresult *is);
+
+/* Moves *pg into a box that is left on the stack, and tells where it lies there: what Lua
+ * calls meanwhile, finalizers among it, may use the connection.  The caller clears it. */
+PGresult **dbl_result_hold(lua_State *L, PGresult **pg);
+
+/* A result in memory that is there already: how much a result takes, 0 where it is not
  * small; then makes it there.  dbl_push_small gives the metatable it needs. */
 size_t dbl_result_size(PGresult *pg);
 void dbl_result_make(lua_State *L, Result *r, PGresult *pg, int reading);
