@@ -205,6 +205,20 @@ describe("dblink.gather", function()
     assert.is_true(is_free(one))
   end)
 
+  it("leaves a connection alone on which another run waits", function()
+    local refused
+    local results, errors = dblink.gather({ { one, "select 1" }, { two, "select pg_sleep(0.1)::text || 'mine'" } }, {
+      on_progress = function(done)
+        if done > 1 then return end
+        refused = select(2, dblink.gather { { two, "select 'not mine'" } })
+        assert.matches("in use", select(2, two:get_result()).message)
+      end,
+    })
+    assert.matches("in progress", refused[1].message)
+    assert.same({}, errors)
+    assert.equal("mine", results[2](1, 1))
+  end)
+
   it("of an empty list is nothing", function()
     local results, errors = dblink.gather {}
     assert.same({ n = 0 }, results)

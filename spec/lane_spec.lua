@@ -20,7 +20,7 @@ describe("a lane of a gather", function()
     local seen = {}
     for i = 1, results.n do
       assert.is_true((results[i] == nil) ~= (errors[i] == nil))
-      seen[i] = results[i] and results[i](1, 1) or errors[i].sqlstate or errors[i].kind
+      seen[i] = results[i] and (results[i](1, 1) or results[i].command) or errors[i].sqlstate or errors[i].kind
     end
     return seen, errors
   end
@@ -34,6 +34,24 @@ describe("a lane of a gather", function()
       expected[2 * i - 1], expected[2 * i] = i, i
     end
     assert.same(expected, (gather(list)))
+  end)
+
+  it("that is closed meanwhile fails with what it still had to ask, and no other does", function()
+    local list = { { one, "select 1" }, { one, "select 2" }, { two, "select pg_sleep(0.1), 3" }, { one, "select 4" } }
+    for _, options in ipairs { {}, { limit = 1 } } do
+      options.on_progress = function(_, _, item)
+        if item == list[1] then one:close() end
+      end
+      assert.same({ 1, "connection", "", "connection" }, (gather(list, options)))
+      one = server.connect()
+      for _, i in ipairs { 1, 2, 4 } do list[i][1] = one end
+    end
+    local other = server.connect("", { on_notice = function() one:close() end })
+    assert.same({ "DO", "connection", "connection", 4 }, (gather {
+      { other, "do $$ begin raise warning 'close it' ; end $$" },
+      { one, "select pg_sleep(60)" }, { one, "select 3" }, { other, "select 4" },
+    }))
+    other:close()
   end)
 
   it("goes on after an error in its middle", function()

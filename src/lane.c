@@ -180,6 +180,13 @@ static int lanes_ended(lua_State *L)
     return i >= 1 && i <= l->ended ? push_number(L, l->item[i].ended) : 0;
 }
 
+/* It was waited in vain. */
+static int push_vain(lua_State *L)
+{
+    lua_pushboolean(L, 0);
+    return 1;
+}
+
 /* Asks the lane's item, for the connection at 1, and goes on with it if it was asked: 0 when
  * all that is left to do is to wait for what is being watched, else how many values Lua has
  * to see. */
@@ -187,6 +194,8 @@ static int proceed(lua_State *L, Lanes *l, Item *lane, int asked, int watched)
 {
     Conn *c = lane->conn;
     for (;;) {
+        if (c->closed)
+            return push_vain(L);
         if (!asked) {
             lua_rawgeti(L, LIST, lane->asked);
             if (!dbl_ask(L, c, 2))
@@ -224,8 +233,7 @@ static int arrive(lua_State *L, Lanes *l, Item *lane, int watched)
     replace_by_conn(L, l, lane);
     if (dbl_has_waited(lane->conn))
         return proceed(L, l, lane, 1, watched);
-    lua_pushboolean(L, 0);
-    return 1;
+    return push_vain(L);
 }
 
 /* lanes.ask(lane), lanes.arrived(lane): asks its item; takes what has come of it.  Both go on

@@ -122,7 +122,7 @@ end
 -- an error.
 function await.still(conn)
   if conn:status() ~= "closed" then return true end
-  local err = core.failure("connection", "the connection was closed while a coroutine waited on it")
+  local err = core.failure("connection", "the connection was closed meanwhile, by somebody else")
   err.connection_lost = true
   return nil, err
 end

@@ -118,7 +118,7 @@ end
 function run:adopt(conn)
   if self.given[conn] then return end
   local s = state(conn)
-  self.given[conn] = { wait = s.wait, grace = s.grace }
+  self.given[conn] = { wait = s.wait, grace = s.grace, held = core.is_held(conn) }
   s.grace = self.grace
   await.use(conn, self.crew.wait)
 end
@@ -127,7 +127,7 @@ function run:give_back(conn)
   local was, s = self.given[conn], state(conn)
   self.given[conn] = nil
   s.grace = was.grace
-  core.hold(conn, false) -- whoever waited on it did so in a hand
+  if not was.held then core.hold(conn, false) end -- whoever waited on it did so in a hand
   await.use(conn, was.wait)
 end
 
@@ -194,7 +194,8 @@ local function work(self, job, finish)
     elseif job.why or unopened then
       err = job.why or unopened
     elseif conn then
-      res, err = conn:query(question_of(item))
+      res, err = await.still(conn)
+      if res then res, err = conn:query(question_of(item)) end
     elseif pool.is_pool(item[1]) then
       res, err = ask_pool(job, item)
     else
