@@ -214,7 +214,7 @@ describe("dblink.gather", function()
         assert.matches("in use", select(2, two:get_result()).message)
       end,
     })
-    assert.matches("in progress", refused[1].message)
+    assert.matches("in use", refused[1].message)
     assert.same({}, errors)
     assert.equal("mine", results[2](1, 1))
   end)
