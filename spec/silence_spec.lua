@@ -90,6 +90,9 @@ local OPERATIONS = {
     return results[2], errors[2]
   end),
   race = straight(function(conn) return dblink.race({ { conn, BIG } }, { timeout = TIME, grace = 0.02 }) end),
+  hedge = straight(function(conn)
+    return dblink.hedge({ { conn, BIG }, { conn, "select 2" } }, { timeout = TIME, grace = 0.02, after = TIME / 4 })
+  end),
 }
 
 if core.methods.pipeline then
@@ -227,8 +230,8 @@ for _, way in ipairs(WAYS) do
         relay "hold"
         assert_timeout(pool:query { "select 1", timeout = TIME }) -- an idle one, which is asked for a sign of life
         relay "release"
-        assert.equal(1, assert(pool:query { "select 1", timeout = 20 })(1, 1))
-        lease = assert(pool:acquire(20))
+        lease = assert(pool:acquire(20)) -- another
+        assert.equal(1, assert(lease:query { "select 1", timeout = 20 })(1, 1))
         relay "freeze"
         relay "hold"
         assert_timeout(lease:query { "select 1", timeout = TIME })

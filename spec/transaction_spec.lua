@@ -244,6 +244,53 @@ for where, way in pairs(ways) do
       assert.error_matches(function() conn:transaction(print, { timeout = "soon" }) end, "timeout cannot be soon")
     end)
 
+    -- A deferred trigger runs in the COMMIT itself. heedless: it is not to be stopped.
+    local function commit_slowly(heedless)
+      assert(conn:exec_all(([[
+        create function pg_temp.wait() returns trigger language plpgsql as $$ begin
+          perform pg_sleep(60); return null;
+          exception when %s then return null;
+        end $$;
+        create constraint trigger slow after insert on %s deferrable initially deferred
+          for each row execute function pg_temp.wait()]])
+        :format(heedless and "query_canceled" or "division_by_zero", name)))
+      return conn:transaction(function() return assert(insert(1)) and "done" end, { timeout = 0.1 })
+    end
+
+    sentence("whose time comes during its COMMIT is rolled back, if that can still be stopped", function()
+      local admin, pid = server.connect(nil, { wait = "poll" }), conn:backend_pid()
+      local res, err = commit_slowly()
+      assert.is_nil(res)
+      assert.equal("timeout", err.kind)
+      assert.is_false(err.connection_lost)
+      assert.equal("idle", assert(admin:query("select state from pg_stat_activity where pid = $1", pid))(1, 1))
+      assert.equal("", list())
+      admin:close()
+    end)
+
+    sentence("whose time comes during its COMMIT is committed, where that was through", function()
+      assert.equal("done", commit_slowly(true))
+      assert.equal("1", list())
+      assert.is_nil(conn:timeout())
+    end)
+
+    sentence("says that nobody knows, where the connection is lost in its COMMIT", function()
+      local _, err = conn:transaction(function()
+        assert(conn:exec_all(([[
+          create function pg_temp.leave() returns trigger language plpgsql as $$ begin
+            perform pg_terminate_backend(pg_backend_pid()); return null;
+          end $$;
+          create constraint trigger last after insert on %s deferrable initially deferred
+            for each row execute function pg_temp.leave()]]):format(name)))
+        return insert(1)
+      end)
+      assert.is_true(err.connection_lost)
+      assert.matches("nobody knows whether the transaction was committed", err.message, 1, true)
+      conn:close()
+      conn = server.connect(nil, { wait = way[1] })
+      assert.equal("", list())
+    end)
+
     sentence("survives a connection that is lost or closed", function()
       local admin = server.connect(nil, { wait = "poll" })
       local res, err = conn:transaction(function()
@@ -252,6 +299,7 @@ for where, way in pairs(ways) do
       end)
       assert.is_nil(res)
       assert.is_true(err.connection_lost)
+      assert.not_matches("committed", err.message)
       conn:close()
       conn = server.connect(nil, { wait = way[1] })
       res, err = conn:transaction(function()

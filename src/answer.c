@@ -29,8 +29,8 @@ static int wait_for(lua_State *L, Pipeline *p, int i, unsigned number, int leave
             return 2;
         if (deadline < DBL_NEVER)
             dbl_pipeline_deadline(p, deadline);
-        if ((int)(number - p->asked) >= 0)
-            dbl_queue_ask(p);
+        if ((int)(number - p->asked) >= 0 && !dbl_queue_ask(p))
+            return dbl_fail_conn(L, c->pg);
         c->goal = DBL_GOAL_TAKE;
     }
     while (!dbl_queue_has(p, number)) {

@@ -376,8 +376,10 @@ int dbl_queue_give(lua_State *L, Pipeline *p, int own)
 
 int dbl_queue_ask(Pipeline *p)
 {
+    if (!PQsendFlushRequest(p->conn->pg))
+        return 0;
     p->asked = p->last;
-    return PQsendFlushRequest(p->conn->pg);
+    return 1;
 }
 
 static int flush(Pipeline *p)
@@ -424,14 +426,11 @@ int dbl_queue_has_room(const Pipeline *p)
 /* Whether there is room for one more, after some work. */
 static int find_room(lua_State *L, Pipeline *p, int own)
 {
-    if (dbl_queue_has_room(p))
-        return 1;
     dbl_queue_work(L, p, own, is_full(p));
     if (PQstatus(p->conn->pg) == CONNECTION_BAD || !is_full(p))
         return 1;
-    if (p->unsent <= MOST_UNSENT && p->asked != p->last)
-        dbl_queue_ask(p);
-    return 0;
+    /* where there is no memory to ask the next query does it */
+    return p->unsent <= MOST_UNSENT && p->asked != p->last && !dbl_queue_ask(p);
 }
 
 int dbl_queue_make_room(lua_State *L, Pipeline *p, int i)

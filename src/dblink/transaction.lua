@@ -61,6 +61,11 @@ local function commit(conn, sql, undo)
     err = core.failure("timeout", "the transaction took longer than its timeout")
   else
     ok, err = conn:query(sql)
+    if not ok and err.connection_lost and sql == "commit" and status ~= "unknown" then
+      err.message = err.message .. " (nobody knows whether the transaction was committed)"
+    elseif not ok and err.kind == "timeout" then
+      ok = core.done(conn) > 0 -- it was through before it could be stopped
+    end
   end
   if ok then return true end
   roll_back(conn, undo)
