@@ -179,6 +179,23 @@ describe("rows", function()
     assert.equal(301, i)
   end)
 
+  it("are not made where a loop only reads them, if the compiler sees to it", function()
+    local jit = rawget(_G, "jit")
+    if not (jit and jit.status()) then return end
+    local res = conn:query "select g as id, g * 2 as twice, 'n' || g % 9 as name from generate_series(1, 3000) g"
+    local least = math.huge
+    for _ = 1, 20 do
+      collectgarbage()
+      collectgarbage "stop"
+      local before, sum = collectgarbage "count", 0
+      for row in res:rows() do sum = sum + row.id + #row.name end
+      least = math.min(least, collectgarbage "count" - before)
+      collectgarbage "restart"
+      assert.equal(4507500, sum)
+    end
+    assert.is_true(least < 100) -- of 480 that they all would take
+  end)
+
   it("end, where the result is cleared in the loop", function()
     local res = conn:query "select g as a, 'b' || g as b from generate_series(1, 300) g"
     local next_row, row = res:rows()

@@ -14,7 +14,7 @@
 
 enum {
     ROOM = 64,         /* rows */
-    MOST_COLUMNS = 40, /* more are more than one trace holds */
+    MOST_COLUMNS = 32, /* of more a loop is no faster than by C, or too long for a trace */
 };
 
 enum { NOTHING, NUMBER, TEXT, BOOLEAN, OTHER }; /* OTHER: ask the result */
@@ -34,8 +34,14 @@ typedef struct Sheet {
     Reader reader[]; /* of each column; NULL: its bytes are the value */
 } Sheet;
 
+static int is_boolean(const Column *c)
+{
+    return c->type->traits & DBL_JSON_BOOL;
+}
+
 static void read_value(const Column *c, Reader read, Cell cell, Value *v)
 {
+    v->number = 0;
     v->text = cell.value;
     v->size = cell.size;
     if (!cell.value)
@@ -45,7 +51,7 @@ static void read_value(const Column *c, Reader read, Cell cell, Value *v)
     else if (!read(cell.value, (size_t)cell.size, &v->number))
         v->kind = OTHER;
     else
-        v->kind = c->type->traits & DBL_JSON_BOOL ? BOOLEAN : NUMBER;
+        v->kind = is_boolean(c) ? BOOLEAN : NUMBER;
 }
 
 /* The next rows: how many, -1 where the result was cleared.  Called by ffi, without a lua_State. */
@@ -67,7 +73,13 @@ static int is_plain(const Column *c)
     return !c->codec && (c->decode == dbl_decode_raw || dbl_reader(c->decode));
 }
 
-/* "row", a NUL before each name; a name that a later column hides is empty. */
+static const char *kind_of(const Column *c)
+{
+    return !dbl_reader(c->decode) ? "text" : is_boolean(c) ? "boolean" : "number";
+}
+
+/* "row", and of each column a NUL, its kind, a space and its name, which is empty where a
+ * later column hides it. */
 static void push_key(lua_State *L, const Result *r, const char *shape)
 {
     luaL_Buffer b;
@@ -75,6 +87,8 @@ static void push_key(lua_State *L, const Result *r, const char *shape)
     luaL_addstring(&b, shape);
     for (int j = 0; j < r->columns; j++) {
         luaL_addchar(&b, '\0');
+        luaL_addstring(&b, kind_of(&r->column[j]));
+        luaL_addchar(&b, ' ');
         if (!dbl_is_hidden(r, j))
             luaL_addstring(&b, r->column[j].name);
     }

@@ -1,4 +1,4 @@
--- res:rows on LuaJIT: an iterator in Lua, made for the names of the columns, which the compiler takes
+-- res:rows on LuaJIT: an iterator in Lua, made for the names and kinds of the columns, which the compiler takes
 -- into the loop that calls it. The values it reads from memory that C fills some rows at a time (sheet.c).
 local core = require "dblink.core"
 
@@ -23,33 +23,47 @@ local pointer = ffi.typeof [[
 
 local function open(memory) return ffi.cast(pointer, memory) end
 
--- $values, $row and $columns differ. #res raises where the result was cleared.
+-- What is in capitals differs with the columns.  #res raises where the result was cleared.
 local ITERATOR = [[
 local open, string = ...
 return function(res, memory, null)
   local sheet = open(memory)
   local values, at, count, row = sheet.values, 0, 0, 0
+  BEFORE
   return function()
+    FIRST
     if at == count then
       at, count = 0, sheet.fill(memory)
       if count < 1 then return count < 0 and #res or nil end
     elseif sheet.cleared[0] ~= 0 then
       return #res
     end
-    local value = values + at * $columns
+    local value = values + at * COLUMNS
     at, row = at + 1, row + 1
-    $values
-    return $row
+    VALUES
+    return ROW
   end
 end]]
 
-local VALUE = [[
-    local kind, v$j = value[$i].kind, null
-    if kind == 2 then v$j = string(value[$i].text, value[$i].size)
-    elseif kind == 1 then v$j = value[$i].number
-    elseif kind == 3 then v$j = value[$i].number ~= 0
-    elseif kind == 4 then v$j = res(row, $j) end
-]]
+-- How a column is read: $i from 0, $j from 1.  last$j is of one type, whatever the values are: NULL does not change it.
+local KINDS = {
+  text = { none = '""', size = "#last$j", value = [[
+    local v$j = null
+    if value[$i].kind == 2 then
+      last$j = string(value[$i].text, value[$i].size)
+      v$j = last$j
+    end
+]] },
+  number = { none = "0", size = "last$j", value = [[
+    local v$j, kind = null, value[$i].kind
+    last$j = value[$i].number
+    if kind == 1 then v$j = last$j elseif kind == 4 then v$j = res(row, $j) end
+]] },
+  boolean = { none = "0", size = "0", value = [[
+    local v$j, kind = null, value[$i].kind
+    if kind == 3 then v$j = value[$i].number ~= 0 elseif kind == 4 then v$j = res(row, $j) end
+]] },
+}
 
 local function by_name(names)
   local fields = {}
@@ -60,16 +74,27 @@ local function by_name(names)
 end
 
 local function generate(key, memory)
-  local shape, names, list, code = key:match "^%l+", {}, {}, {}
-  for name in key:gmatch "%z(%Z*)" do
-    local j = #names + 1
-    names[j], list[j] = name, "v" .. j
-    code[j] = VALUE:gsub("%$(%l)", { i = j - 1, j = j })
+  local shape, kinds, names = key:match "^%l+", {}, {}
+  for kind, name in key:gmatch "%z(%l+) (%Z*)" do
+    kinds[#kinds + 1], names[#names + 1] = KINDS[kind], name
   end
-  local values = table.concat(list, ", ")
-  local row = shape == "row" and by_name(names)
-    or shape == "array" and ("{ %s, n = %d }"):format(values, #names) or "row, " .. values
-  local text = ITERATOR:gsub("%$(%l+)", { columns = #names, values = table.concat(code), row = row })
+  local function each(what, between)
+    local list = {}
+    for j, kind in ipairs(kinds) do
+      list[j] = (kind[what] or what):gsub("%$(%l)", { i = j - 1, j = j })
+    end
+    return table.concat(list, between)
+  end
+  local values = each("v$j", ", ")
+  local row = shape == "row" and by_name(names) or ("{ %s, n = %d }"):format(values, #names)
+  local last = ("local %s = %s"):format(each("last$j", ", "), each("none", ", "))
+  -- Where a loop only reads its rows, the compiler makes no tables of them, if all that would be stored there is
+  -- constant or carried from one turn to the next, used or not. So each turn uses what the one before it read.
+  local before, first = last .. "\n  local used", "used = " .. each("size", " + ")
+  if shape == "values" then before, first, row = "", last, "row, " .. values end
+  local text = ITERATOR:gsub("%u+", {
+    BEFORE = before, FIRST = first, COLUMNS = #names, VALUES = each "value", ROW = row,
+  })
   local make = assert(require("_G").load(text, "=dblink/rows.lua"))(open, ffi.string)
   for _ = 1, 3 do make(nil, memory) end -- LuaJIT compiles each of the first closures for itself, then for all
   return make
