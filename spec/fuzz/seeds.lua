@@ -59,6 +59,7 @@ local answers = {
   rows .. ready, rows .. rows .. ready, problem("E", "42P01") .. ready, message("I", "") .. ready,
   parsed .. bound .. rows .. ready, parsed .. oids .. describe(23) .. ready .. bound .. rows .. ready,
   parsed .. oids .. describe(23) .. bound .. rows .. ready .. problem("E", "0A000") .. ready,
+  bound .. rows .. bound .. rows .. bound .. rows .. ready, bound .. rows .. problem("E", "22012") .. ready,
   message("G", "\0" .. int(2, 2) .. int(0, 4)) .. message("C", "COPY 1\0") .. ready,
   message("H", "\0" .. int(2, 2) .. int(0, 4)) .. message("d", "1\t{1.5,\\N}\t\\\\x00\t2026-01-01\tt\n") ..
     message("d", "\\N\ta\\tb\\n\\x41\\101\n") .. message("c", "") .. message("C", "COPY 2\0") .. ready,
@@ -67,7 +68,7 @@ local answers = {
     message("Z", "E") .. message("C", "ROLLBACK\0") .. ready,
   problem("E", "57P01"), message("R", int(5, 4) .. "salt"), message("R", int(10, 4) .. "SCRAM-SHA-256\0\0"),
 }
-for operation = 0, 14 do
+for operation = 0, 15 do
   for _, answer in ipairs(answers) do
     seed("server", string.char(operation) .. answer .. answer)
     seed("server", string.char(128 + operation) .. answer .. rows .. ready)

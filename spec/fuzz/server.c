@@ -45,6 +45,11 @@ static const char script[] =
     "  for i = 1, 3 do t[i] = p:query('q', i) end p:sync() t[4] = p:query 'q' p:sync()\n"
     "  for i = 1, 4 do local r = t[i]:result() if r then r:json() end end p:close()\n"
     "end\n"
+    "function ops.answers(c)\n"
+    "  local p = c:pipeline()\n"
+    "  for i = 1, 3 do p:send_query('q', i) end p:next_values() p:get_result(1) p:sync() p:send_query 'q'\n"
+    "  for _ = 1, 9 do if p:next_values(1) == nil then break end end p:get_result(1) p:close()\n"
+    "end\n"
     "function ops.notify(c) c:listen 'x' c:get_notify() c:next_notification(0.001) c:notices() end\n"
     "function ops.transaction(c)\n"
     "  c:transaction(function() c:transaction(function() return c:query 'q' end) return c:query 'q' end)\n"
@@ -141,7 +146,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     }
     if (size < 1)
         return -1;
-    raw = (data[0] & 0x7f) % 15 == 10; /* of the names in order */
+    raw = (data[0] & 0x7f) % 16 == 11; /* of the names in order */
     bytes = data + 1;
     left = size - 1;
     sent = 0;
