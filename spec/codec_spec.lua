@@ -139,6 +139,10 @@ describe("an option of the connection", function()
       assert.same({ 1.5, "NaN", { 1000, -0.25, n = 2 }, 123456789012345678901234567890.5, n = 4 },
         c:query { sql, binary = binary, rows = "array" }[1])
     end
+    for _, binary in ipairs { false, true } do -- however many digits
+      assert.same({ 1 / 3, 1e300, math.huge, n = 3 }, c:query { [[select ('0.' || repeat('3', 500))::numeric,
+        ('1' || repeat('0', 300) || '.' || repeat('0', 300))::numeric, 1e400]], binary = binary, rows = "array" }[1])
+    end
     c:close()
     assert.error_matches(function() server.connect("", { numeric = true }) end, "option numeric")
   end)
@@ -245,8 +249,9 @@ describe("the codecs on offer", function()
         assert.equal(midnight, date)
       end
     end
-    for _, text in ipairs { "", "2024", "2024-01-0", "2024-01-01 1", "2024-01-01 10:00:00.", "01.02.2024",
-      "2024-01-01 00:00:00+", "2024-01-01 00:00:00.1234567" } do
+    for _, text in ipairs { "", "2024", "2024/", "2024-01", "2024-01/01", "2024-01-0", "20240101", "2024-01-01 1",
+      "2024-01-01T", "2024-01-01 10:00:00.", "2024-01-01 10:00:00:", "2024-01-01 10:00 x", "01.02.2024",
+      "12345678-01-01", "2024-01-01 00:00:00+", "2024-01-01 00:00:00-1", "2024-01-01 00:00:00.1234567" } do
       local ok, err = pcall(codecs.epoch.decode, text)
       assert.is_false(ok)
       assert.equal("usage", err.kind)

@@ -19,7 +19,8 @@ describe("a number as text", function()
 
   it("has the shortest digits that give it back", function()
     for _, digits in ipairs { "0.5", "0.1", "-0.1", "1234567.891", "99999999.25", "0.000001", "0.0000001", "1e-20",
-                              "1e+22", "1.7976931348623157e+308", "0.30000000000000004", "123456.78901234567" } do
+                              "1e+22", "1.7976931348623157e+308", "0.30000000000000004", "123456.78901234567",
+                              "7.58018860804238", "7.580188608042381", "1.2345678901234567e-20" } do
       local n = assert(tonumber(digits))
       assert.equal(n, tonumber(text(n)))
       assert.equal(digits, text(n))

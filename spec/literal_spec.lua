@@ -37,6 +37,11 @@ describe("dblink.array", function()
     assert.same({ null, 2, null, n = 3 }, conn:query("select $1::int[]", dblink.array { nil, 2, nil, n = 3 })(1, 1))
     assert.same({ 1, 2, n = 2 }, conn:query("select $1::int[]", dblink.array { 1, 2 })(1, 1))
     assert.same({ n = 0 }, conn:query("select $1::int[]", dblink.array { {}, {} })(1, 1))
+    for _, n in ipairs { 1.5, -1, 2 ^ 31, "1" } do
+      assert.equal("{1,2}", core.array_text { 1, 2, n = n })
+    end
+    assert.equal("{<1>,NULL,NULL,<4>}", (core.array_text({ 1, nil, null, 4, n = 4 }, false,
+      function(x) return "<" .. x .. ">" end):gsub('"', "")))
   end)
 
   it("knows types by name, by alias, by OID", function()
@@ -105,6 +110,19 @@ describe("dblink.json", function()
       end
     end
     assert.equal("null", core.json_text(nil))
+    assert.equal('"\\b\\u000b\\f"', core.json_text "\b\v\f")
+    local file = io.tmpfile() -- a userdata that says itself what it is
+    local metatable = debug.getmetatable(file)
+    for _, field in ipairs { "dblink_text", "dblink_bytes" } do
+      debug.setmetatable(file, { [field] = function() return "a" end })
+      assert.equal('["a"]', core.json_text { file })
+    end
+    debug.setmetatable(file, metatable)
+    file:close()
+    if rawget(_G, "jit") then
+      local ffi = require "ffi"
+      assert.equal("[-9007199254740993]", core.json_text { ffi.new("int64_t", -9007199254740992) - 1 })
+    end
   end)
 
   it("says what is no JSON", function()
@@ -114,6 +132,10 @@ describe("dblink.json", function()
     refused("neither a list", { [1.5] = 1 })
     refused("neither a list", { [true] = 1 })
     refused("neither a list", { 1, 2, 3, n = 2 })
+    refused("neither a list", { 1, 2, n = 1.5 })
+    refused("neither a list", { 1, 2, [1.5] = 3 })
+    refused("neither a list", { 1, 2, n = "2" })
+    if rawget(_G, "jit") then refused("a cdata cannot be sent", { require "ffi".new "int[2]" }) end
     refused("no number for NaN", { 0 / 0 })
     refused("no number for NaN", math.huge)
     refused("a function cannot be sent", { print })

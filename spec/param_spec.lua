@@ -60,6 +60,22 @@ describe("parameters", function()
     refused("parameter %$2: a table; write dblink%.array", "select $1, $2", 1, {})
     refused("parameter %$1: a function cannot be sent", "select $1", print)
     refused("parameter %$1: a string with a NUL byte; write dblink%.bytea", "select $1", "a\0b")
+    refused("parameter %$1: a userdata; write", "select $1", io.stdout)
+    refused("parameter %$1: a thread cannot be sent", "select $1", coroutine.create(function() end))
+    for _, what in ipairs { {}, print } do
+      refused("parameter %$1: its conversion gave no string", "select $1",
+        setmetatable({}, { dblink_text = function() return what end }))
+    end
+    refused("parameter %$1: its conversion gave no string", "select $1",
+      setmetatable({}, { dblink_bytes = function() return 1 end }))
+    if rawget(_G, "jit") then
+      local ffi = require "ffi"
+      refused("a cdata cannot be sent", "select $1", ffi.new("complex", 1, 2))
+      refused("a cdata cannot be sent", "select $1", ffi.new "int[1]")
+    end
+    if debug.upvalueid then -- a light userdata
+      refused("parameter %$1: a userdata cannot be sent", "select $1", debug.upvalueid(refused, 1))
+    end
     refused("bad argument 'sql' %(string expected, got nil%)", nil)
     refused("bad argument 'sql' %(string expected, got boolean%)", true)
     refused("bad argument 'sql' %(a NUL byte at 7%)", "select\0 1")
@@ -94,5 +110,10 @@ describe("parameters", function()
     assert.error_matches(function() conn:query(args) end, "more parameters than PostgreSQL takes")
     local _, err = conn:query("select $1, $2", 1)
     assert.equal("server", err.kind)
+    if _VERSION > "Lua 5.1" then -- whose stack takes so many
+      args[65537] = nil
+      args[60001], args[65536 + 1] = 1, 1
+      assert.error_matches(function() conn:query(table.unpack(args, 1, 65537)) end, "65536 parameters; PostgreSQL")
+    end
   end)
 end)

@@ -4,7 +4,8 @@ local server = require "support.server"
 local VALUES = [==[select 1 as i, 'a"b\c' || chr(10) || 'ü' as t, true as b, null::text as n, 'NaN'::float8 as f,
   0.1::float4 as g, -1.5e-300::float8 as h, 12.50 as num, '-Infinity'::float4 as inf, '{"a": [1]}'::json as j,
   '{"b": null}'::jsonb as jb, array[[1,2],[3,null]] as arr,
-  array['a b', 'NULL', '', null, 'x"y', '\', '{', 'c,d'] as ta, '\x00ff'::bytea as by, array['\x01'::bytea] as ba,
+  array['a b', 'NULL', '', null, 'x"y', '\', '{', 'c,d', 'nope', 'nude', 'nuls'] as ta, E'\b\v\x1f\x7f' as ctl,
+  E'a\nb' as nl, E'a\rb' as cr, '\x00ff'::bytea as by, array['\x01'::bytea] as ba,
   date '2024-01-01' as d, ''::text as e, array[]::int[] as ea, array[true, false] as bo,
   9223372036854775807::int8 as big, array['{"c": 1}'::jsonb] as ja, 'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11'::uuid as u,
   1000000000000000::int8 as e15, array[0.5::float8, 'infinity'] as fa, false as "q""q"]==]
@@ -37,6 +38,7 @@ describe("a result", function()
     assert.equal("[[1,0.5],[2,1.0]]", res:json "array")
     assert.equal("[[1]]", conn:query { "select 1", rows = "array" }:json())
     assert.equal('[{"y":2,"x":3}]', conn:query "select 1 as x, 2 as y, 3 as x":json())
+    assert.equal('[{"x":2,"y":3}]', conn:query "select 1 as x, 2 as x, 3 as y":json())
     assert.equal("[[1,2,3]]", conn:query "select 1 as x, 2 as y, 3 as x":json "array")
     assert.equal("[]", conn:query "select 1 where false":json())
     assert.equal("[{},{}]", conn:query "select from generate_series(1, 2)":json())
@@ -63,8 +65,13 @@ describe("a result", function()
     local res = conn:query "select 'a;b' as x, null as y, '' as z, '-' as w, 'c,d' as v, '\\.' as u"
     assert.equal('x,y,z,w,v,u\na;b,,"",-,"c,d","\\."\n', res:csv())
     assert.equal('"a;b";-;;"-";c,d;"\\."\n', res:csv { header = false, delimiter = ";", null = "-" })
+    local dashes = conn:query "select '-' as a, null as b, '--' as c, 'xy' as d"
+    assert.equal('-,--,"--",xy\n', dashes:csv { header = false, null = "--" })
     assert.equal("", conn:query "set search_path to default":csv())
-    assert.error_matches(function() res:csv { delimiter = "" } end, "option delimiter")
+    for _, delimiter in ipairs { "", ",,", '"', "\n", "\r", 1, false } do
+      assert.error_matches(function() res:csv { delimiter = delimiter } end, "option delimiter")
+    end
+    assert.error_matches(function() res:csv { "," } end, "unknown option '%?'")
     assert.error_matches(function() res:csv { quote = "'" } end, "unknown option 'quote'")
     assert.error_matches(function() res:csv { null = 1 } end, "option null")
   end)

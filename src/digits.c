@@ -82,11 +82,10 @@ int dbl_write_number(char *to, double n)
     int size = fabs(n) < 1e15 ? write_decimal(to, n) : 0;
     if (size > 0)
         return size;
-    for (int digits = 15; digits <= 17; digits++) {
-        snprintf(to, DBL_DIGITS, "%.*g", digits, n);
-        if (strtod(to, NULL) == n)
-            break;
-    }
+    int digits = 14;
+    do
+        snprintf(to, DBL_DIGITS, "%.*g", ++digits, n);
+    while (digits < 17 && strtod(to, NULL) != n);
     return settle_point(to);
 }
 
@@ -94,10 +93,9 @@ int dbl_write_single(char *to, float n)
 {
     if (isnan(n) || isinf(n))
         return dbl_write_number(to, n);
-    for (int digits = 6; digits <= 9; digits++) {
-        snprintf(to, DBL_DIGITS, "%.*g", digits, n);
-        if (strtof(to, NULL) == n)
-            break;
-    }
+    int digits = 5;
+    do
+        snprintf(to, DBL_DIGITS, "%.*g", ++digits, n);
+    while (digits < 9 && strtof(to, NULL) != n);
     return settle_point(to);
 }

@@ -14,9 +14,8 @@ int dbl_is_null(lua_State *L, int i)
 {
     if (lua_type(L, i) != LUA_TUSERDATA)
         return 0;
-    i = dbl_absindex(L, i);
     dbl_getprivate(L, "dblink.null");
-    int is = lua_rawequal(L, i, -1);
+    int is = lua_rawequal(L, i < 0 ? i - 1 : i, -1);
     lua_pop(L, 1);
     return is;
 }

@@ -39,6 +39,11 @@ static const char *check_text(lua_State *L, int i, int position, int *length)
     return s;
 }
 
+static int is_plain(int type)
+{
+    return type == LUA_TNIL || type == LUA_TBOOLEAN || type == LUA_TNUMBER || type == LUA_TSTRING;
+}
+
 /* A marked value: what its metatable says replaces it. */
 static int convert(lua_State *L, int i, const char *what, int position, Oid *type)
 {
@@ -52,8 +57,7 @@ static int convert(lua_State *L, int i, const char *what, int position, Oid *typ
             *type = (Oid)lua_tonumber(L, -1);
         lua_pop(L, 1);
         int got = lua_type(L, -1);
-        if (got != LUA_TSTRING &&
-            (k == 1 || got == LUA_TNONE || got > LUA_TNUMBER || got == LUA_TLIGHTUSERDATA))
+        if (k == 1 ? got != LUA_TSTRING : !is_plain(got))
             dbl_misuse(L, "%s%d: its conversion gave no string", what, position);
         lua_replace(L, i);
         return k;
@@ -77,11 +81,6 @@ static int is_int64(lua_State *L, int i)
     }
     lua_pop(L, 1);
     return is;
-}
-
-static int is_plain(int type)
-{
-    return type == LUA_TNIL || type == LUA_TBOOLEAN || type == LUA_TNUMBER || type == LUA_TSTRING;
 }
 
 int dbl_param_plain(lua_State *L, int i, const char *what, int position, Oid *type)

@@ -24,23 +24,27 @@ static const char *unquoted_end(const char *s, const char *end, char delimiter)
 static const char *quoted(Sink *sink, int depth, const char *s, const char *end)
 {
     const char *from = s;
-    while (s < end && *s != '"' && *s != '\\')
-        s++;
-    if (s < end && *s == '"')
-        return sink->element(sink, depth, from, (size_t)(s - from)) ? s : NULL;
-    luaL_Buffer b;
-    size_t size;
-    luaL_buffinit(sink->L, &b);
-    luaL_addlstring(&b, from, (size_t)(s - from));
-    for (; s < end && *s != '"'; s++) {
-        if (*s == '\\' && ++s == end)
-            break;
-        luaL_addchar(&b, *s);
+    size_t escapes = 0;
+    for (; s < end && *s != '"'; s++)
+        if (*s == '\\') {
+            escapes++;
+            s++;
+        }
+    if (s >= end)
+        return NULL;
+    size_t size = (size_t)(s - from) - escapes;
+    if (escapes == 0)
+        return sink->element(sink, depth, from, size) ? s : NULL;
+    char small[256], *to = small, *copy = small;
+    if (size >= sizeof small)
+        to = copy = lua_newuserdata(sink->L, size + 1);
+    for (; from < s; from++) {
+        from += *from == '\\';
+        *to++ = *from;
     }
-    luaL_pushresult(&b);
-    from = lua_tolstring(sink->L, -1, &size);
-    int good = s < end && sink->element(sink, depth, from, size);
-    lua_pop(sink->L, 1);
+    *to = '\0';
+    int good = sink->element(sink, depth, copy, size);
+    lua_pop(sink->L, copy != small);
     return good ? s : NULL;
 }
 
@@ -198,7 +202,7 @@ static int decode(lua_State *L, const Type *type, const char *s, size_t size, De
         .base = lua_gettop(L),
     };
     luaL_checkstack(L, DBL_ARRAY_DEPTH + 10, "too many values");
-    if (element && walk(&t.sink, s, size))
+    if (walk(&t.sink, s, size))
         return 1;
     lua_settop(L, t.base);
     return 0;

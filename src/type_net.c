@@ -127,8 +127,12 @@ static int bit_binary(lua_State *L, const Type *type, const char *s, size_t size
     unsigned bits = dbl_get32(s);
     luaL_Buffer b;
     luaL_buffinit(L, &b);
-    for (unsigned i = 0; i < bits; i++)
-        luaL_addchar(&b, s[4 + i / 8] & 0x80 >> i % 8 ? '1' : '0');
+    for (unsigned i = 0; i < bits; i += 8) {
+        char eight[8];
+        for (int k = 0; k < 8; k++)
+            eight[k] = s[4 + i / 8] & 0x80 >> k ? '1' : '0';
+        luaL_addlstring(&b, eight, bits - i < 8 ? bits - i : 8);
+    }
     luaL_pushresult(&b);
     return 1;
 }

@@ -9,9 +9,11 @@
 
 #include <limits.h>
 #include <locale.h>
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#ifdef __APPLE__
+#include <xlocale.h>
+#endif
 
 static int bool_text(lua_State *L, const Type *type, const char *s, size_t size)
 {
@@ -101,9 +103,8 @@ static int int8_binary(lua_State *L, const Type *type, const char *s, size_t siz
  * which is the right double; 0 where that is not so. */
 static int quick_double(const char *s, const char *end, double *value)
 {
-    static const double powers[] = {1e0,  1e1,  1e2,  1e3,  1e4,  1e5,  1e6,  1e7,
-                                    1e8,  1e9,  1e10, 1e11, 1e12, 1e13, 1e14, 1e15,
-                                    1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22};
+    static const double powers[] = {1e0,  1e1,  1e2,  1e3,  1e4,  1e5,  1e6,  1e7,  1e8, 1e9,
+                                    1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18};
     unsigned long long n = 0;
     int negative = s < end && *s == '-', digits = 0, point = 0, scale = 0;
     for (s += negative; s < end; s++) {
@@ -118,7 +119,7 @@ static int quick_double(const char *s, const char *end, double *value)
             return 0;
         }
     }
-    if (digits == 0 || digits > 18 || n > 1ULL << 53 || scale > 22)
+    if (digits == 0 || digits > 18 || n > 1ULL << 53)
         return 0;
     *value = (double)n / powers[scale];
     if (negative)
@@ -126,28 +127,18 @@ static int quick_double(const char *s, const char *end, double *value)
     return 1;
 }
 
-/* strtod heeds the locale, which is the host's to choose. */
+/* strtod heeds the locale, which is the host's to choose; this thread has another meanwhile.
+ * It stops at s[size] (see Decoder) at the latest. */
 static int slow_double(const char *s, size_t size, double *value)
 {
-    char copy[400], *end, *point;
-    if (size == 0 || size >= sizeof copy)
+    char *end;
+    if (size == 0 || strspn(s, "+-.0123456789eEINFinftyaN") < size)
         return 0;
-    memcpy(copy, s, size);
-    copy[size] = '\0';
-    if (strspn(copy, "+-.0123456789eEINFinftyaN") < size)
-        return 0;
-    point = strchr(copy, '.');
-    if (point) {
-        const char *wanted = localeconv()->decimal_point;
-        size_t n = strlen(wanted);
-        if (size + n >= sizeof copy)
-            return 0;
-        memmove(point + n, point + 1, strlen(point));
-        memcpy(point, wanted, n);
-        size += n - 1;
-    }
-    *value = strtod(copy, &end);
-    return end == copy + size;
+    locale_t c = newlocale(LC_ALL_MASK, "C", (locale_t)0), was = uselocale(c);
+    *value = strtod(s, &end);
+    uselocale(was);
+    freelocale(c);
+    return end == s + size;
 }
 
 static int read_double(const char *s, size_t size, double *value)
@@ -216,12 +207,14 @@ static int number_of_int(const char *s, size_t size, double *number)
 
 static int number_of_int2(const char *s, size_t size, double *number)
 {
-    return size == 2 && exactly((short)dbl_get16(s), number);
+    *number = size == 2 ? (short)dbl_get16(s) : 0;
+    return size == 2;
 }
 
 static int number_of_int4(const char *s, size_t size, double *number)
 {
-    return size == 4 && exactly((int)dbl_get32(s), number);
+    *number = size == 4 ? (int)dbl_get32(s) : 0;
+    return size == 4;
 }
 
 static int number_of_int8(const char *s, size_t size, double *number)
@@ -231,7 +224,8 @@ static int number_of_int8(const char *s, size_t size, double *number)
 
 static int number_of_bool(const char *s, size_t size, double *number)
 {
-    return size == 1 && (*s == 't' || *s == 'f') && exactly(*s == 't', number);
+    *number = *s == 't';
+    return size == 1 && (*s == 't' || *s == 'f');
 }
 
 Reader dbl_reader(Decoder *decode)
@@ -295,29 +289,31 @@ static int numeric_binary(lua_State *L, const Type *type, const char *s, size_t 
         if (dbl_get16(digits + 2 * i) > 9999)
             return 0;
 
-    luaL_Buffer b;
-    char four[4];
-    int started = 0;
-    luaL_buffinit(L, &b);
+    /* what it takes at most, with a sign and a point */
+    char small[256], *to = small, *text = small, four[4];
+    size_t most = 4 * (size_t)(weight < 0 ? 1 : weight + 1) + (size_t)scale + 8;
+    if (most > sizeof small)
+        to = text = lua_newuserdata(L, most);
     if (sign == 0x4000)
-        luaL_addchar(&b, '-');
+        *to++ = '-';
+    char *whole = to;
     for (int i = 0; i <= weight; i++) {
         put_group(four, digits, i, count);
         for (int k = 0; k < 4; k++)
-            if (started || four[k] != '0') {
-                luaL_addchar(&b, four[k]);
-                started = 1;
-            }
+            if (to > whole || four[k] != '0')
+                *to++ = four[k];
     }
-    if (!started)
-        luaL_addchar(&b, '0');
+    if (to == whole)
+        *to++ = '0';
     if (scale > 0)
-        luaL_addchar(&b, '.');
-    for (int i = weight + 1; scale > 0; i++, scale -= 4) {
+        *to++ = '.';
+    for (int i = weight + 1; scale > 0; i++, scale -= 4, to += 4) {
         put_group(four, digits, i, count);
-        luaL_addlstring(&b, four, scale < 4 ? (size_t)scale : 4);
+        memcpy(to, four, 4);
     }
-    luaL_pushresult(&b);
+    lua_pushlstring(L, text, (size_t)(to - text) - (size_t)(scale < 0 ? -scale : 0));
+    if (text != small)
+        lua_remove(L, -2);
     return 1;
 }
 
@@ -331,12 +327,14 @@ static int inexact_text(lua_State *L, const Type *type, const char *s, size_t si
 static int inexact_binary(lua_State *L, const Type *type, const char *s, size_t size)
 {
     size_t length;
+    double value = 0;
     if (!numeric_binary(L, type, s, size))
         return 0;
     const char *text = lua_tolstring(L, -1, &length);
-    int good = float_text(L, type, text, length);
-    lua_remove(L, good ? -2 : -1);
-    return good;
+    read_double(text, length, &value);
+    lua_pop(L, 1);
+    lua_pushnumber(L, value);
+    return 1;
 }
 
 #define NUMBER DBL_JSON_NUMBER

@@ -17,9 +17,8 @@ static int hex_digit(char c)
 {
     if (c >= '0' && c <= '9')
         return c - '0';
-    if (c >= 'a' && c <= 'f')
-        return c - 'a' + 10;
-    return c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+    c |= 32;
+    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
 }
 
 static int octal(const char *s, const char *end)
@@ -28,43 +27,42 @@ static int octal(const char *s, const char *end)
            s[2] >= '0' && s[2] <= '7';
 }
 
-/* bytea_output is "hex" (\x0102...) or "escape" (\\, \ooo, and bytes). */
+/* bytea_output is "hex" (\x0102...) or "escape" (\\, \ooo, and bytes): never shorter than the bytes. */
 static int bytea_text(lua_State *L, const Type *type, const char *s, size_t size)
 {
     const char *end = s + size;
+    char small[512], *to = small, *bytes = small;
+    int good = 1;
     (void)type;
-    luaL_Buffer b;
-    luaL_buffinit(L, &b);
+    *small = '\0';
+    if (size > sizeof small)
+        to = bytes = lua_newuserdata(L, size);
     if (size >= 2 && s[0] == '\\' && s[1] == 'x') {
-        if (size % 2 != 0)
-            goto malformed;
-        for (s += 2; s < end; s += 2) {
+        good = size % 2 == 0;
+        for (s += 2; s < end && good; s += 2) {
             int high = hex_digit(s[0]), low = hex_digit(s[1]);
-            if (high < 0 || low < 0)
-                goto malformed;
-            luaL_addchar(&b, (char)(high << 4 | low));
+            good = (high | low) >= 0;
+            *to++ = (char)(high * 16 | low);
         }
     } else {
-        while (s < end) {
+        while (s < end && good)
             if (*s != '\\') {
-                luaL_addchar(&b, *s++);
-            } else if (s + 1 < end && s[1] == '\\') {
-                luaL_addchar(&b, '\\');
+                *to++ = *s++;
+            } else if (end - s > 1 && s[1] == '\\') {
+                *to++ = '\\';
                 s += 2;
-            } else if (octal(s + 1, end)) {
-                luaL_addchar(&b, (char)((s[1] - '0') << 6 | (s[2] - '0') << 3 | (s[3] - '0')));
-                s += 4;
             } else {
-                goto malformed;
+                good = octal(s + 1, end);
+                if (good)
+                    *to++ = (char)((s[1] - '0') << 6 | (s[2] - '0') << 3 | (s[3] - '0'));
+                s += 4;
             }
-        }
     }
-    luaL_pushresult(&b);
-    return 1;
-malformed:
-    luaL_pushresult(&b);
-    lua_pop(L, 1);
-    return 0;
+    if (good)
+        lua_pushlstring(L, bytes, (size_t)(to - bytes));
+    if (bytes != small)
+        lua_remove(L, good ? -2 : -1);
+    return good;
 }
 
 /* One byte; the NUL is nothing. */

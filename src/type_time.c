@@ -293,16 +293,15 @@ static const char *get_clock(const char *s, const char *end, long long *seconds)
 {
     long long part;
     *seconds = 0;
-    for (int unit = 3600; unit > 0; unit /= 60) {
+    for (int unit = 3600;; unit /= 60) {
         s = get(s, end, 2, &part);
         if (!s)
             return NULL;
         *seconds += part * unit;
         if (s == end || *s != ':' || unit == 1)
-            break;
+            return s;
         s++;
     }
-    return s;
 }
 
 /* Days from 2000-01-01, by a calendar of years that begin in March. */
