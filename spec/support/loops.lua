@@ -4,6 +4,7 @@
 --   loop.finds    whether dblink finds it by itself
 --   loop.run(...) runs functions as coroutines of one loop until all are over, or one fails
 --   loop.spawn(f) one more, from inside; nil where only one thing can be going on
+-- loops.work(loop, f) runs f(conn) in it: how often another coroutine has had an answer meanwhile, or nil as above.
 
 local core = require "dblink.core"
 
@@ -137,6 +138,26 @@ do
       uv.run()
     end,
   }
+end
+
+function loops.work(loop, f)
+  local server = require "support.server"
+  local turns, over = 0, false
+  loop.run(function()
+    local conn = server.connect(nil, { wait = loop.wait })
+    f(conn)
+    conn:close()
+    over = true
+  end, loop.spawn and function()
+    local conn = server.connect(nil, { wait = loop.wait })
+    while not over do
+      assert(conn:query "select pg_sleep(0.005)")
+      turns = turns + 1
+    end
+    conn:close()
+  end)
+  assert(over)
+  return loop.spawn and turns
 end
 
 return loops
