@@ -134,7 +134,11 @@ coverage: setup.build setup.test setup.nginx
 	@BUILD=build/coverage DBLINK_LIMIT=1800 spec/support/test $(COVERAGE_LUAS) -- $(BUSTED) >build/coverage/log 2>&1; tail -n 1 build/coverage/log
 	@$(foreach kind,lua libpq system,$(call LUA_ENV,$(COVERAGE)) $(PG) \
 	  build/coverage/$(COVERAGE)/faults spec/support/torture.lua $(or $(STRIDE),1) $(kind) | tail -n 1;)
-	@lua5.4 spec/support/coverage.lua build/coverage >build/coverage/report; sed '/^for a reason/,$$d' build/coverage/report
+	@mkdir -p build/coverage/decode build/coverage/server && lua5.4 spec/fuzz/seeds.lua build/coverage 1
+	@$(foreach f,decode server,gcc -std=gnu99 -g -Isrc $$(pkg-config --cflags $(COVERAGE) libpq) -o build/coverage/$(f).run spec/fuzz/$(f).c \
+	  spec/fuzz/replay.c build/coverage/$(COVERAGE)/libdblink.a $$(pkg-config --libs $(COVERAGE) libpq) --coverage -lpthread -ldl -lm && \
+	  build/coverage/$(f).run $(or $(STRIDE),$(if $(filter server,$(f)),20,1)) build/coverage/$(f)/*;)
+	@lua5.4 spec/support/coverage.lua build/coverage >build/coverage/report; sed '/^for a reason.*:$$/,$$d' build/coverage/report
 
 asan: setup.build setup.test
 	@mkdir -p build && gcc -shared -fPIC -o build/unpreload.so spec/support/unpreload.c

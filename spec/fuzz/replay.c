@@ -11,7 +11,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 int main(int argc, char **argv)
 {
-    static const int others[] = {1, 0x80, 0xff, 0x10};
+    static const int others[] = {1, 2, 4, 8, 0x10, 0x20, 0x40, 0x80, 0xff};
     static uint8_t data[4096];
     unsigned long stride = strtoul(argv[1], NULL, 10), count = 0;
     for (int i = 2; i < argc; i++) {

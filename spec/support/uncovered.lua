@@ -1,4 +1,5 @@
--- Lines of src/ that nothing can be made to reach here, and why: "file function: text", for coverage.lua.
+-- Lines of src/ that nothing can be made to reach here, or whose branches not all can be taken, and why:
+-- "file function: text", for coverage.lua.
 return {
   {
     why = "nginx refuses nobody memory, descriptors, connections or a socket's place here",
