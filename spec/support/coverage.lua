@@ -88,8 +88,8 @@ for _, name in ipairs(names) do
       elseif count == 0 then
         unknown[#unknown + 1] = key
       elseif taken < most then
-        local list = reasons[key] and known_half or half
-        list[#list + 1] = ("%s   %d of %d%s"):format(where, taken, most,
+        local halves = reasons[key] and known_half or half
+        halves[#halves + 1] = ("%s   %d of %d%s"):format(where, taken, most,
           reasons[key] and (" (%s)"):format(reasons[key]) or "")
         if reasons[key] then excused = excused + most - taken end
       end
