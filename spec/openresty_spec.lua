@@ -255,7 +255,7 @@ for _, wait in ipairs { "openresty", "openresty-direct" } do
     end)
 
     it("serves others while the name of a host is looked up", function()
-      local other = start { slow_names = true,
+      local other = start { preload = "slow_names",
         conninfo = ("host=localhost port=%s dbname=postgres user=by_scram password=secret"):format(os.getenv "PGPORT") }
       local clients = other:begin("one", 30, 3)
       local own = other:begin("own", 30)
@@ -314,6 +314,15 @@ for _, wait in ipairs { "openresty", "openresty-direct" } do
       assert.equal("1", other:get "one")
       local good, bad = other:hammer("one", 20, 1)
       assert.is_true(good > 100 and bad == 0, good .. " pages, and " .. bad .. " failed")
+      other:stop()
+    end)
+
+    it("naps whatever the log takes, where nginx has OpenResty's patches", function()
+      local other = start { preload = "delayed_events", level = "warn" }
+      for _ = 1, 3 do assert.equal("slept", other:get "nap") end
+      if not os.getenv "DBLINK_NGINX" then -- Debian's only seems to have them
+        assert.matches("sleep%(0%) called without delayed events patch", other:log())
+      end
       other:stop()
     end)
 

@@ -63,23 +63,23 @@ end
 
 function Nginx:run(arguments)
   return host.run(("DBLINK_CONNINFO=%s %s %s run -p %s -e %s/error.log -c %s/conf %s"):format(
-    host.quote(self.conninfo), self.names or "", script, self.root, self.root, self.root, arguments or ""))
+    host.quote(self.conninfo), self.environment, script, self.root, self.root, self.root, arguments or ""))
 end
 
--- A library that makes each name of a host take a second to look up.
-local function slow_names()
-  local library = build .. "/slow_names.so"
-  host.sh("cc -shared -fPIC -o " .. host.quote(library) .. " spec/support/slow_names.c -ldl")
+-- The environment in which a library made of spec/support/NAME.c comes before all others.
+local function preload(name)
+  local library = build .. "/" .. name .. ".so"
+  host.sh(("cc -shared -fPIC -o %s spec/support/%s.c -ldl"):format(host.quote(library), name))
   return "LD_PRELOAD=" .. host.quote(host.sh("realpath " .. host.quote(library)):gsub("%s+$", ""))
 end
 
--- Starts one. options: http, server (directives), level (of the log), workers, conninfo; slow_names;
--- tree: where a rock was installed, which serves instead of this module.
+-- Starts one. options: http, server (directives), level (of the log), workers, conninfo; preload: "slow_names" or
+-- "delayed_events"; tree: where a rock was installed, which serves instead of this module.
 function nginx.start(options)
   local self = setmetatable({ root = server.root .. "/" .. server.name "nginx" }, Nginx)
   host.sh("mkdir " .. self.root)
   self.conninfo = options.conninfo or server.conninfo
-  self.names = options.slow_names and slow_names()
+  self.environment = options.preload and preload(options.preload) or ""
   local values = {
     modules = host.sh(script .. "modules"), lua = host.sh(script .. "lua"):gsub("%s", ""),
     user = host.sh "id -u":match "^0%s" and "user root;" or "", workers = options.workers or 1, root = self.root,
