@@ -33,6 +33,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -235,6 +236,36 @@ int epoll_create1(int flags)
 {
     REAL(int, epoll_create1, int);
     return REFUSED(EMFILE) ? -1 : epoll_create1(flags);
+}
+
+int epoll_ctl(int epoll, int what, int fd, struct epoll_event *e)
+{
+    REAL(int, epoll_ctl, int, int, int, struct epoll_event *);
+    return REFUSED(ENOSPC) ? -1 : epoll_ctl(epoll, what, fd, e);
+}
+
+int eventfd(unsigned count, int flags)
+{
+    REAL(int, eventfd, unsigned, int);
+    return REFUSED(EMFILE) ? -1 : eventfd(count, flags);
+}
+
+int socket(int domain, int type, int protocol)
+{
+    REAL(int, socket, int, int, int);
+    return REFUSED(EMFILE) ? -1 : socket(domain, type, protocol);
+}
+
+int accept(int listener, struct sockaddr *restrict from, socklen_t *restrict size)
+{
+    REAL(int, accept, int, struct sockaddr *, socklen_t *);
+    return REFUSED(EMFILE) ? -1 : accept(listener, from, size);
+}
+
+char *mkdtemp(char *path)
+{
+    REAL(char *, mkdtemp, char *);
+    return REFUSED(EACCES) ? NULL : mkdtemp(path);
 }
 
 int pthread_create(pthread_t *thread, const pthread_attr_t *how, void *(*run)(void *), void *what)

@@ -175,6 +175,16 @@ part("codec", function(ctx)
   expect(res(1, 2), "1 day")
 end)
 
+-- What waits in nginx, and what is for examining waits.
+part("relay", function()
+  local relay, pair = check(core.relay()), check(core.pair())
+  check(pair:swap())
+  relay:arm(1, pair:getfd(), "r", 0.01)
+  relay:forget(pair:getfd())
+  relay:close()
+  pair:close()
+end, "alone")
+
 if core.methods.pipeline then
   part("pipeline", function(ctx)
     local p = check(ctx.conn:pipeline())
