@@ -1,4 +1,6 @@
+local core = require "dblink.core"
 local dblink = require "dblink"
+local host = require "support.host"
 local server = require "support.server"
 
 describe("an error object", function()
@@ -10,6 +12,9 @@ describe("an error object", function()
     local _, err = conn:query "select 1 / 0"
     err.message, err.sqlstate = nil, nil
     assert.equal("unknown error", tostring(err))
+    _, err = conn:query "select 1 / 0"
+    err.severity = nil
+    assert.equal("division by zero", tostring(err))
   end)
 
   it("knows names that several SQLSTATEs have", function()
@@ -79,6 +84,27 @@ describe("an error object", function()
     assert.error_matches(function() err:is "no_such_condition" end, "no condition is named 'no_such_condition'")
     _, err = dblink.connect "nonsense"
     assert.is_false(err:is "unique_violation")
+    assert.is_false(err:is "23505")
+    assert.error_matches(function() err:is "abcde" end, "no condition is named 'abcde'")
+  end)
+
+  it("of a wrong argument names the caller's line, whoever the caller is", function()
+    local function told(f)
+      local _, err = pcall(function() f "a\0b" end)
+      assert.matches("^spec/fail_spec.lua:%d+: bad argument 'conninfo' %(a NUL byte", err)
+    end
+    told(dblink.ping)
+    told(dblink.connect)
+    if pcall(coroutine.create, core.home) then -- a coroutine of C alone, which is nobody's home
+      coroutine.wrap(core.home)()
+      told(dblink.ping)
+    end
+    if host.sanitized then return end -- what is started does not have the sanitizer's runtime
+    for _, home in ipairs { "", "core.home()" } do -- without our Lua rooms
+      local code = ("local core = require 'dblink.core' %s print(pcall(core.json_text, print))"):format(home)
+      local output = host.sh(("%s -e %q"):format(host.lua, code))
+      assert.matches("^false\t%(command line%):1: JSON at depth 0: a function", output)
+    end
   end)
 
   it("tells a loss from an error", function()

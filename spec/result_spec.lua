@@ -18,7 +18,11 @@ describe("a result", function()
     assert.same({ "tuples_ok", "UPDATE 3", 3, 3 }, facts "update facts set a = a + 1 returning a")
     assert.same({ "command_ok", "DELETE 0", 0, 0 }, facts "delete from facts where a = 99")
     assert.same({ "empty_query", "", nil, 0 }, facts "")
-    assert.is_nil(conn:query "select 1".no_such_field)
+    local res = conn:query "select 1"
+    assert.is_nil(res.no_such_field)
+    assert.is_nil(res[true])
+    for _, at in ipairs { { 0, 1 }, { 2, 1 }, { 1, 2 }, { 1, 0 }, { 1, "x" } } do assert.is_nil(res(at[1], at[2])) end
+    assert.is_nil(conn:query "select"(1))
   end)
 
   it("is freed when nobody has it any more, though the collector does not see its memory", function()

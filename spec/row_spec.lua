@@ -118,6 +118,16 @@ describe("rows", function()
     other:close()
   end)
 
+  it("go through functions of codecs in lists too", function()
+    local c = server.connect("", { codecs = { int4 = { decode = function(text) return "<" .. text .. ">" end } } })
+    for _, count in ipairs { 2, 2000 } do
+      local res = c:query("select g as a from generate_series(1, $1::int) g", count)
+      assert.same({ a = "<2>" }, res:all()[2])
+      assert.equal("<2>", res:column(1)[2])
+    end
+    c:close()
+  end)
+
   it("leave the collector as it was, also where they cannot be read", function()
     local function collects()
       for _ = 1, 100 do

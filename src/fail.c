@@ -152,7 +152,8 @@ int dbl_fail_conn(lua_State *L, const PGconn *pg)
 int dbl_fail_home(lua_State *L)
 {
     lua_Debug ar;
-    if (lua_getstack(L, 1, &ar) && lua_getinfo(L, "S", &ar)) {
+    if (lua_getstack(L, 1, &ar)) {
+        lua_getinfo(L, "S", &ar);
         const char *end = strrchr(ar.source, '/');
         lua_pushlstring(L, ar.source, end ? (size_t)(end - ar.source) + 1 : 0);
         dbl_setprivate(L, HOME);

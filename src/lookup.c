@@ -74,7 +74,7 @@ static void append(char *list, int first, const char *entry)
 /* What there is no room for is left out. */
 static void add(Lookup *l, const char *host, const char *address, const char *port)
 {
-    if (!fits(l->hosts, host) || !fits(l->addresses, address) || !fits(l->ports, port))
+    if (!(fits(l->hosts, host) & fits(l->addresses, address) & fits(l->ports, port)))
         return;
     append(l->hosts, l->entries == 0, host);
     append(l->addresses, l->entries == 0, address);
@@ -92,10 +92,9 @@ static void look_up(Lookup *l, const char *host, const char *port)
         return;
     }
     for (struct addrinfo *a = found; a; a = a->ai_next) {
-        char address[128];
-        if (getnameinfo(a->ai_addr, a->ai_addrlen, address, sizeof address, NULL, 0,
-                        NI_NUMERICHOST) == 0)
-            add(l, host, address, port);
+        char address[128] = ""; /* if that fails, libpq does as it would have done */
+        getnameinfo(a->ai_addr, a->ai_addrlen, address, sizeof address, NULL, 0, NI_NUMERICHOST);
+        add(l, host, address, port);
     }
     freeaddrinfo(found);
 }

@@ -25,7 +25,7 @@ static void *library_of(const void *address, int flags)
     int (*look)(const void *, Place *);
     Place place = {0};
     memcpy(&look, &dladdr, sizeof look);
-    if (dladdr && look(address, &place) && place.file)
+    if (dladdr && look(address, &place))
         library = dlopen(place.file, RTLD_LAZY | RTLD_NOLOAD | flags);
     return library ? library : program;
 }

@@ -215,7 +215,8 @@ static Relay *relay(lua_State *L)
 static Slot *slot(lua_State *L, Relay *r)
 {
     lua_Integer i = luaL_checkinteger(L, 2);
-    luaL_argcheck(L, i >= 1 && i <= MOST, 2, "no such slot");
+    if (i < 1 || i > MOST)
+        luaL_argerror(L, 2, "no such slot");
     while (r->top < i) {
         r->slots[r->top].peer = -1;
         store(&r->top, r->top + 1);

@@ -233,11 +233,11 @@ static int result_call(lua_State *L)
 static int push_affected(lua_State *L, const Result *r)
 {
     /* the last word of "INSERT 0 1", "UPDATE 3", "SELECT 10" */
-    const char *word = strrchr(r->command, ' ');
-    if (!word || !word[1] || word[1 + strspn(word + 1, "0123456789")])
+    const char *space = strrchr(r->command, ' '), *word = space ? space + 1 : "no number";
+    if (word[strspn(word, "0123456789")])
         lua_pushnil(L);
     else
-        dbl_pushint8(L, strtoll(word + 1, NULL, 10));
+        dbl_pushint8(L, strtoll(word, NULL, 10));
     return 1;
 }
 
@@ -400,7 +400,8 @@ static int result_all(lua_State *L)
 {
     const Result *r = dbl_result(L, 1);
     int shape = dbl_check_shape(L, 2, r);
-    luaL_argcheck(L, shape != DBL_ROW_VALUES, 2, "\"row\" or \"array\" expected");
+    if (shape == DBL_ROW_VALUES)
+        return luaL_argerror(L, 2, "\"row\" or \"array\" expected");
     return push_list(L, r, make_all, shape, 64 + 40 * (size_t)r->columns);
 }
 
@@ -422,7 +423,7 @@ static int result_column(lua_State *L)
 {
     const Result *r = dbl_result(L, 1);
     int column = column_at(L, 2, r);
-    if (column < 0 || column >= r->columns)
+    if (column < 0)
         return 0;
     return push_list(L, r, make_column, column, 40);
 }

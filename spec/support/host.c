@@ -157,7 +157,69 @@ static void blame(void)
         "return select(2, pcall(function(dblink) dblink.connect('', {\n"
         "timeout = 'soon'}) end, (...)))");
     CHECK(strncmp(lua_tostring(L, -1), "spec:", 5) == 0);
+    luaopen_dblink(L);
+    run(L, lua_gettop(L) - 1,
+        "return select(2, pcall(function(dblink)\n"
+        "dblink.ping 'a\\0b' end, (...)))");
+    CHECK(strncmp(lua_tostring(L, -1), "spec:2: ", 8) == 0);
     lua_close(L);
+}
+
+/* What is opened says what it lacks: a library of Lua's, or memory wherever that ends. */
+static void opening(void)
+{
+    Host h = {0};
+    lua_State *L = open_state(&h);
+    run(L, 0, "string = nil");
+    lua_pushcfunction(L, opens_dblink);
+    CHECK(lua_pcall(L, 0, 1, 0) == LUA_ERRRUN);
+    CHECK(strstr(lua_tostring(L, -1), "Lua's library 'string' is not there"));
+    lua_close(L);
+    for (int n = 2, done = 0; !done; n += 1 + n / 8) {
+        L = open_state(&h);
+        lua_pushcfunction(L, opens_dblink);
+        h.refuse = n;
+        int status = lua_pcall(L, 0, 1, 0);
+        done = h.refuse > 1;
+        h.refuse = 0;
+        CHECK(status == 0 || (!done && strstr(lua_tostring(L, -1), "not enough memory")));
+        lua_close(L);
+        CHECK(h.used == 0);
+    }
+}
+
+static int refuses(void *data, void (*run)(void *), void *what)
+{
+    (void)data;
+    (void)run;
+    (void)what;
+    return 0;
+}
+
+/* A host may lend less than all: then names are looked up in place, and nobody parks. */
+static void lending(void)
+{
+    Host h = {0};
+    dblink_hooks lent[] = {
+        {.wait = hook_wait },
+        {.wait = hook_wait,  .self = hook_wait},
+        {.wait = hook_wait,                  .self = hook_wait, .park = hook_wait, .errand = refuses},
+        {.wait = hook_wait,.errand = dblink_thread},
+        {.errand = dblink_thread},
+    };
+    lua_State *L = open_state(&h);
+    for (size_t i = 0; i < sizeof lent / sizeof *lent; i++) {
+        lent[i].data = &h;
+        dblink_set_hooks(L, &lent[i]);
+        luaopen_dblink(L);
+        run(L, lua_gettop(L) - 1,
+            "local conn, err = (...).connect('host=localhost port=1 sslmode=disable')\n"
+            "assert(not conn and err.kind == 'connection' and err.connection_lost, err)");
+    }
+    dblink_set_hooks(L, NULL);
+    CHECK(dblink_data(L) == NULL);
+    lua_close(L);
+    CHECK(h.used == 0);
 }
 
 /* Each lua_State has hooks of its own; what is closed or collected is forgotten first. */
@@ -211,8 +273,11 @@ static void pushing(void)
     CHECK(PQresultStatus(res) == PGRES_TUPLES_OK);
     PQclear(res);
     L = open_state(&h);
+    PQsetnonblocking(mine, 1);
     push(L, mine, DBLINK_BORROW);
     lua_close(L); /* collected: it stays the host's */
+    CHECK(PQisnonblocking(mine));
+    PQsetnonblocking(mine, 0);
     res = PQexec(mine, "select 1");
     CHECK(PQresultStatus(res) == PGRES_TUPLES_OK);
     PQclear(res);
@@ -362,6 +427,8 @@ int main(int argc, char **argv)
     conninfo = argc > 1 ? argv[1] : "";
     globals();
     blame();
+    opening();
+    lending();
     hooks();
     pushing();
     forking();
