@@ -65,8 +65,8 @@ static int ticket_result(lua_State *L)
 {
     Result *t = lua_touserdata(L, 1);
     lua_settop(L, 3);
-    if (!t || !lua_getmetatable(L, 1) || !lua_rawequal(L, -1, lua_upvalueindex(1))) {
-        if (!t || !lua_rawequal(L, -1, lua_upvalueindex(3)))
+    if (!lua_getmetatable(L, 1) || !lua_rawequal(L, -1, lua_upvalueindex(1))) {
+        if (!lua_rawequal(L, -1, lua_upvalueindex(3)))
             luaL_argerror(L, 1, "ticket expected");
         lua_settop(L, 1); /* it has become one */
         return 1;
@@ -172,7 +172,7 @@ static void walk(lua_State *L, Pipeline *p)
 static int push_kept_row(lua_State *L, Pipeline *p)
 {
     Conn *c = p->conn;
-    if (c->tells && c->notices.first) {
+    if (c->tells) {
         dbl_getuservalue(L, 1);
         lua_rawgeti(L, -1, DBL_PIPELINE_CONN);
         dbl_tell(L, c, lua_gettop(L));

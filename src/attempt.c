@@ -16,21 +16,21 @@
 
 #include "block.h"
 
+/* The value of an option that every libpq has. */
 static char *option(const Attempt *a, const char *keyword)
 {
-    for (PQconninfoOption *o = a->options; o && o->keyword; o++)
-        if (strcmp(o->keyword, keyword) == 0)
-            return o->val;
-    return NULL;
+    const PQconninfoOption *o = a->options;
+    while (strcmp(o->keyword, keyword) != 0)
+        o++;
+    return o->val;
 }
 
 /* The clock of a host starts when its address shows up. */
 static void watch_address(Attempt *a)
 {
     char now[sizeof a->address];
-    const char *host = PQhost(a->pg), *address = PQhostaddr(a->pg), *port = PQport(a->pg);
-    snprintf(now, sizeof now, "%s %s %s", host ? host : "", address ? address : "",
-             port ? port : "");
+    snprintf(now, sizeof now, "%s %s %s", dbl_said(PQhost(a->pg)), dbl_said(PQhostaddr(a->pg)),
+             dbl_said(PQport(a->pg)));
     if (strcmp(now, a->address) != 0) {
         strcpy(a->address, now);
         a->deadline = a->limit > 0 ? dbl_now() + a->limit : DBL_NEVER;
@@ -66,38 +66,40 @@ int dbl_attempt_start(Attempt *a, const char *const *keywords, const char *const
     return 1;
 }
 
-/* Takes entry n out of the list of that keyword; lists of one entry stand for
- * every host and stay.  What remains, in place. */
+/* Whether it has entries of its own for the hosts: one alone stands for every host. */
+static int is_list(const char *list)
+{
+    return list && strchr(list, ',');
+}
+
+/* Where entry n begins: libpq has seen to it that lists are of one length. */
+static char *entry(char *list, int n)
+{
+    while (n-- > 0)
+        list = strchr(list, ',') + 1;
+    return list;
+}
+
+/* Takes entry n out of a list, in place. */
 static void cut(char *list, int n)
 {
-    if (!list || !strchr(list, ','))
+    if (!is_list(list))
         return;
-    char *from = list;
-    while (n-- > 0 && (from = strchr(from, ',')))
-        from++;
-    if (!from)
-        return;
-    char *to = strchr(from, ',');
+    char *from = entry(list, n), *to = strchr(from, ',');
     if (to)
         memmove(from, to + 1, strlen(to + 1) + 1);
-    else if (from > list)
+    else
         from[-1] = '\0';
 }
 
-/* Whether entry n of the list is that text; a list of one entry stands for all. */
-static int names(const char *list, int n, const char *text)
+/* Whether entry n may be what has that text: one that is empty stands for libpq's default. */
+static int names(char *list, int n, const char *text)
 {
-    if (!list || !*list)
+    if (!is_list(list))
         return 1;
-    if (strchr(list, ','))
-        for (; n > 0; n--) {
-            list = strchr(list, ',');
-            if (!list)
-                return 0;
-            list++;
-        }
-    size_t size = strcspn(list, ",");
-    return !text || size == 0 || (strlen(text) == size && strncmp(list, text, size) == 0);
+    const char *from = entry(list, n);
+    size_t size = strcspn(from, ",");
+    return size == 0 || (strlen(text) == size && strncmp(from, text, size) == 0);
 }
 
 static int count(const char *list)
@@ -111,10 +113,9 @@ static int count(const char *list)
 /* Adds what the present host has to say (its silence) to the earlier texts. */
 static void complain(Attempt *a)
 {
-    const char *host = PQhost(a->pg), *port = PQport(a->pg), *was = a->earlier ? a->earlier : "";
+    const char *host = dbl_said(PQhost(a->pg)), *port = dbl_said(PQport(a->pg));
+    const char *was = dbl_said(a->earlier);
     const char *form = "%sconnection to server at \"%s\", port %s failed: timeout expired\n";
-    host = host ? host : "";
-    port = port ? port : "";
     size_t size = strlen(form) + strlen(was) + strlen(host) + strlen(port);
     char *text = dbl_alloc(a->memory, size);
     if (!text)
@@ -128,12 +129,13 @@ static void complain(Attempt *a)
 static int next_host(Attempt *a)
 {
     char *host = option(a, "host"), *address = option(a, "hostaddr"), *port = option(a, "port");
-    int hosts = host && *host ? count(host) : count(address), n = 0;
+    int named = count(host), found = count(address), n = 0;
+    int hosts = named > found ? named : found;
     if (hosts < 2)
         return 0;
-    const char *present = PQhost(a->pg), *at = PQport(a->pg);
-    while (n < hosts - 1 && !(names(host && *host ? host : address, n, present) &&
-                              names(address, n, PQhostaddr(a->pg)) && names(port, n, at)))
+    const char *name = dbl_said(PQhost(a->pg)), *at = dbl_said(PQhostaddr(a->pg));
+    const char *by = dbl_said(PQport(a->pg));
+    while (n < hosts - 1 && !(names(host, n, name) && names(address, n, at) && names(port, n, by)))
         n++;
     cut(host, n);
     cut(address, n);
@@ -155,7 +157,7 @@ static int next_host(Attempt *a)
 int dbl_attempt_step(Attempt *a)
 {
     for (;;) {
-        if (!a->pg || PQstatus(a->pg) == CONNECTION_BAD || a->deadline == 0)
+        if (PQstatus(a->pg) == CONNECTION_BAD || a->deadline == 0) /* also where there is none */
             return 0;
         if (a->fresh) {
             a->fresh = 0;

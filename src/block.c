@@ -6,8 +6,8 @@
  */
 #include "block.h"
 
-#include <errno.h>
 #include <poll.h>
+#include <string.h>
 #include <time.h>
 
 enum { MONTH = 2000000000 }; /* in milliseconds, nearly; it fits an int */
@@ -28,6 +28,11 @@ int dbl_milliseconds(double deadline)
     return left <= 0 ? 0 : left >= MONTH ? MONTH : (int)left + 1;
 }
 
+int dbl_events(const char *words)
+{
+    return (strchr(words, 'r') ? DBL_READ : 0) | (strchr(words, 'w') ? DBL_WRITE : 0);
+}
+
 int dbl_poll_events(int events)
 {
     return (events & DBL_READ ? POLLIN : 0) | (events & DBL_WRITE ? POLLOUT : 0);
@@ -38,12 +43,8 @@ int dbl_block_many(struct pollfd *list, int count, double deadline)
     for (;;) {
         int ms = dbl_milliseconds(deadline);
         int n = poll(list, (nfds_t)count, ms);
-        if (n > 0)
+        if (n != 0 || ms < MONTH)
             return n;
-        if (n < 0)
-            return errno == EINTR ? -1 : 1; /* whoever uses the descriptor next will say so */
-        if (ms < MONTH)
-            return 0;
     }
 }
 

@@ -25,6 +25,9 @@ int dbl_block_many(struct pollfd *list, int count, double deadline);
 /* From now until the deadline, as poll(2) counts: -1 for never, a month at most. */
 int dbl_milliseconds(double deadline);
 
+/* The sum of the events that are named: "r", "w", "rw". */
+int dbl_events(const char *words);
+
 /* The same sum as poll(2) writes it. */
 int dbl_poll_events(int events);
 

@@ -103,8 +103,7 @@ int dbl_newclass(lua_State *L, const char *name, const luaL_Reg *metamethods,
     int fresh = luaL_newmetatable(L, name);
     if (!fresh)
         return 0;
-    if (metamethods)
-        dbl_setfuncs(L, metamethods, 0);
+    dbl_setfuncs(L, metamethods, 0);
     if (methods) {
         lua_newtable(L); /* metatable, methods */
         dbl_setfuncs(L, methods, 0);

@@ -35,7 +35,10 @@
 #endif
 
 /* A stack index that stays right when something is pushed. */
-#define dbl_absindex(L, i) ((i) > 0 || (i) <= LUA_REGISTRYINDEX ? (i) : lua_gettop(L) + (i) + 1)
+static inline int dbl_absindex(lua_State *L, int i)
+{
+    return i > 0 ? i : lua_gettop(L) + i + 1;
+}
 
 /* One Lua table with each userdata.  get pushes the table, or nil where none
  * was set; set takes the table from the top of the stack. */

@@ -188,17 +188,13 @@ static void give_back(Conn *c, PGconn *pg)
 static void forget_socket(lua_State *L, int i, int fd)
 {
     int top = lua_gettop(L);
-    if (fd < 0 || !lua_checkstack(L, 5))
+    if (fd < 0)
         return;
     dbl_getuservalue(L, i);
-    if (lua_istable(L, -1))
-        lua_getfield(L, -1, "wait");
-    if (lua_istable(L, -1))
-        lua_getfield(L, -1, "forget");
-    if (lua_isfunction(L, -1)) {
-        lua_pushinteger(L, fd);
-        lua_pcall(L, 1, 0, 0);
-    }
+    lua_getfield(L, -1, "wait");
+    lua_getfield(L, -1, "forget");
+    lua_pushinteger(L, fd);
+    lua_pcall(L, 1, 0, 0);
     lua_settop(L, top);
 }
 
@@ -262,7 +258,8 @@ double dbl_opt_deadline(lua_State *L, int i)
     if (lua_isnoneornil(L, i))
         return DBL_NEVER;
     lua_Number seconds = luaL_checknumber(L, i);
-    luaL_argcheck(L, seconds >= 0, i, "seconds must not be negative");
+    if (!(seconds >= 0))
+        luaL_argerror(L, i, "seconds must not be negative");
     return seconds < 1e9 ? dbl_now() + seconds : DBL_NEVER;
 }
 
@@ -282,14 +279,14 @@ static int conn_tostring(lua_State *L)
 {
     Conn *c = dbl_conn_any(L, 1);
     PGconn *pg = any_pg(c);
-    if (c->closed || !pg)
+    if (c->closed)
         lua_pushliteral(L, "dblink.connection (closed)");
     else
-        lua_pushfstring(L, "dblink.connection (%s@%s/%s, %s)", PQuser(pg) ? PQuser(pg) : "",
-                        PQhost(pg) ? PQhost(pg) : "", PQdb(pg) ? PQdb(pg) : "",
-                        !c->pg                           ? "connecting"
-                        : PQstatus(pg) == CONNECTION_BAD ? "lost"
-                                                         : "open");
+        lua_pushfstring(L, "dblink.connection (%s@%s/%s, %s)", dbl_said(PQuser(pg)),
+                        dbl_said(PQhost(pg)), dbl_said(PQdb(pg)),
+                        PQstatus(pg) == CONNECTION_BAD ? "lost"
+                        : c->pg                        ? "open"
+                                                       : "connecting");
     return 1;
 }
 
@@ -387,7 +384,7 @@ static int conn_getfd(lua_State *L)
 static int conn_dirty(lua_State *L)
 {
     Conn *c = dbl_conn_any(L, 1);
-    lua_pushboolean(L, c->pg && PQtransactionStatus(c->pg) == PQTRANS_ACTIVE && !PQisBusy(c->pg));
+    lua_pushboolean(L, PQtransactionStatus(c->pg) == PQTRANS_ACTIVE && !PQisBusy(c->pg));
     return 1;
 }
 

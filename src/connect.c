@@ -185,7 +185,7 @@ static int conninfo_hosts(lua_State *L)
     if (!host || !*host || (address && *address))
         return 0;
     lua_pushstring(L, host);
-    lua_pushstring(L, port ? port : "");
+    lua_pushstring(L, dbl_said(port));
     return 2;
 }
 

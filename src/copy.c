@@ -137,9 +137,7 @@ static int copy_tostring(lua_State *L)
 
 static int copy_begin(lua_State *L)
 {
-    Conn *c = dbl_conn_ready(L, 1);
-    if (!c)
-        return 2;
+    Conn *c = dbl_conn(L, 1);
     c->deadline = dbl_opt_deadline(L, 2);
     c->goal = DBL_GOAL_COPY;
     lua_pushboolean(L, dbl_settle(L, c));
@@ -151,7 +149,7 @@ static int copy_take(lua_State *L)
     Conn *c = dbl_conn(L, 1);
     int out = lua_toboolean(L, 2);
     if (!c->copy || c->copy_out != out) {
-        if (c->kept && PQresultStatus(c->kept) == PGRES_FATAL_ERROR)
+        if (PQresultStatus(c->kept) == PGRES_FATAL_ERROR) /* also where there is none */
             return dbl_push_kept(L, c, 1);
         return dbl_fail(L, DBL_USAGE, "the statement was no COPY ... %s",
                         out ? "TO STDOUT" : "FROM STDIN");
@@ -286,7 +284,8 @@ static int copy_write(lua_State *L)
         return 2;
     const char *s = dbl_check_string(L, 2, "s", &size);
     lua_Number left = luaL_optnumber(L, 3, (lua_Number)size);
-    luaL_argcheck(L, left >= 0 && left <= (lua_Number)size, 3, "out of range");
+    if (!(left >= 0 && left <= (lua_Number)size))
+        luaL_argerror(L, 3, "out of range");
     return take(L, w, s + size - (size_t)left, (size_t)left);
 }
 
@@ -387,14 +386,14 @@ static int copy_row(lua_State *L)
     if (w->binary)
         dbl_misuse(L, "a COPY in binary format takes no rows: write(s) takes its bytes");
     luaL_checkstack(L, w->columns + 8, "too many columns");
+    if (!reserve(w, 1)) /* a row of no columns is a newline; encode leaves room for one */
+        return no_memory(L);
     for (int i = 1; i <= w->columns; i++) {
         lua_rawgeti(L, 2, i);
         if (!encode(L, w, i))
             return no_memory(L);
     }
     check_length(L, w);
-    if (!reserve(w, 1))
-        return no_memory(L);
     w->data[w->used++] = '\n';
     w->whole = w->used;
     return take(L, w, "", 0);
@@ -487,7 +486,7 @@ static int copy_line(lua_State *L)
     if (r->binary)
         dbl_misuse(L, "a COPY in binary format has no lines: read() gives its bytes");
     Conn *c = r->conn;
-    int newline = c->line_size > 0 && c->line[c->line_size - 1] == '\n';
+    int newline = c->line[c->line_size - 1] == '\n'; /* no line is empty */
     lua_pushlstring(L, c->line, (size_t)(c->line_size - newline));
     free_line(c);
     return 1;
@@ -557,7 +556,7 @@ static int push_row(lua_State *L, const Copy *r, int null)
     char *at = r->conn->line, *end = at + r->conn->line_size;
     size_t size;
     int column = 0;
-    end -= end > at && end[-1] == '\n';
+    end -= end[-1] == '\n';
     *end = '\0';
     lua_createtable(L, r->columns, 1);
     for (; at && column < r->columns; column++) {

@@ -46,10 +46,7 @@ static int now(lua_State *L)
 /* core.poll(fd, events [, seconds]): the wait of plain scripts. */
 static int wait_poll(lua_State *L)
 {
-    const char *events = luaL_checkstring(L, 2);
-    int need = 0;
-    for (; *events; events++)
-        need |= *events == 'r' ? DBL_READ : *events == 'w' ? DBL_WRITE : 0;
+    int need = dbl_events(luaL_checkstring(L, 2));
     double deadline = dbl_opt_deadline(L, 3);
     if (dbl_block((int)luaL_checkinteger(L, 1), need, deadline) == 0) {
         lua_pushnil(L);

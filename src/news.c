@@ -14,7 +14,7 @@ void dbl_push_notice(lua_State *L, Notes *q)
     dbl_push_error(L, DBL_SERVER, "%s", "");
     for (const char *text = q->first->text; *text; text += strlen(text) + 1) {
         const Field *f = dbl_fields;
-        while (f->name && f->code != *text)
+        while (f->code != *text) /* notice.c keeps no others */
             f++;
         dbl_set_field(L, f, text + 1);
     }

@@ -73,8 +73,6 @@ static int conn_take_notices(lua_State *L)
     lua_pushinteger(L, c->notices.dropped);
     c->notices.dropped = 0;
     dbl_getuservalue(L, 1);
-    if (!lua_istable(L, -1))
-        return 2;
     lua_getfield(L, -1, "notice_error");
     lua_pushnil(L);
     lua_setfield(L, -3, "notice_error");

@@ -21,6 +21,12 @@
 #define DBL_HAS_ASYNC_CANCEL 0
 #endif
 
+/* What libpq says of a connection, "" where that is NULL. */
+static inline const char *dbl_said(const char *text)
+{
+    return text ? text : "";
+}
+
 #ifdef LIBPQ_HAS_CHUNK_MODE /* 17: PQsetChunkedRowsMode */
 #define DBL_HAS_CHUNKED_ROWS 1
 #else

@@ -63,8 +63,8 @@ static void read_shape(lua_State *L, int i, Query *q)
 {
     static const char *const shapes[] = {"row", "array", "values"};
     const char *shape = lua_tostring(L, i);
-    for (q->shape = 0; !shape || strcmp(shape, shapes[q->shape]) != 0; q->shape++)
-        if (!shape || q->shape == DBL_ROW_VALUES)
+    for (q->shape = 0; strcmp(shape ? shape : "", shapes[q->shape]) != 0; q->shape++)
+        if (q->shape == DBL_ROW_VALUES)
             dbl_misuse(L, "option rows must be \"row\" or \"array\" (or \"values\" of conn:rows)");
     q->reading &= ~DBL_READ_ARRAYS;
     q->reading |= q->shape == DBL_ROW_ARRAY ? DBL_READ_ARRAYS : 0;
@@ -271,9 +271,9 @@ static int fail(lua_State *L, Conn *c)
 int dbl_query_prepare(lua_State *L, Conn *c, const Query *q)
 {
     PGconn *pg = c->pg;
-    return (prepare(L, pg, q) && PQsendDescribePrepared(pg, field(L, q, DBL_STATEMENT_NAME)) &&
-            PQpipelineSync(pg)) ||
-           fail(L, c);
+    int sent = prepare(L, pg, q) && PQsendDescribePrepared(pg, field(L, q, DBL_STATEMENT_NAME)) &&
+               PQpipelineSync(pg);
+    return sent ? 1 : fail(L, c);
 }
 
 /* The parameters.  What encodes them is Lua's, and could do anything with the connection. */
@@ -301,7 +301,7 @@ int dbl_query_send(lua_State *L, Conn *c, const Query *q)
                                  dbl_choose_format(c, q, -1));
     else
         sent = PQsendQuery(pg, sql);
-    return sent || fail(L, c);
+    return sent ? 1 : fail(L, c);
 }
 
 /* A `null` of this query's own: noted beside the connection's user value. */

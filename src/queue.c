@@ -138,7 +138,7 @@ void dbl_queue_put(Pipeline *p, int kind, int reading, int statement, size_t wei
         .kind = (unsigned char)kind,
         .reading = (unsigned char)reading,
         .statement = (unsigned char)statement,
-        .weight = weight < 1u << 31 ? (unsigned)weight : 1u << 31,
+        .weight = (unsigned)weight, /* no message of libpq's is longer than an int */
     };
     p->ahead += place(p, p->last - 1)->weight;
     p->owed += kind == DBL_BARE;
@@ -238,7 +238,7 @@ static int leave(Pipeline *p, PGresult *res)
     const Place *k = place(p, p->first);
     ExecStatusType status = PQresultStatus(res);
     if (k->kind != DBL_BARE || (status != PGRES_TUPLES_OK && status != PGRES_COMMAND_OK) ||
-        c->most || PQntuples(res) > 1 || k->reading & (DBL_READ_NULL | DBL_READ_CODECS) ||
+        PQntuples(res) > 1 || k->reading & (DBL_READ_NULL | DBL_READ_CODECS) ||
         teaches(p, k->statement, res))
         return 0;
     p->reading = k->reading;
@@ -311,7 +311,7 @@ int dbl_queue_take(lua_State *L, Pipeline *p, int own, unsigned end)
         case DBL_PIECE:
             take_piece(p);
             break;
-        case DBL_END:
+        default: /* DBL_END */
             if (!p->inside || p->first == p->last) {
                 if (p->first != p->last && PQtransactionStatus(c->pg) != PQTRANS_ACTIVE)
                     dbl_conn_sever(c); /* for libpq all is answered: the server is out of step */
@@ -339,7 +339,7 @@ int dbl_queue_read(lua_State *L, Pipeline *p, int i)
     if (busy || c->astray || PQstatus(c->pg) == CONNECTION_BAD)
         return 0;
     PGresult *res = PQgetResult(c->pg);
-    if (!res || PQresultStatus(res) == PGRES_PIPELINE_SYNC || !leave(p, res)) {
+    if (PQresultStatus(res) == PGRES_PIPELINE_SYNC || !leave(p, res)) {
         int top = lua_gettop(L);
         if (res)
             take_result(L, p, dbl_queue_push(L, i), res);

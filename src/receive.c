@@ -70,8 +70,10 @@ static int end_copy(Conn *c)
 {
     char *line;
     int size;
-    if (c->copy == DBL_COPY_REFUSE)
-        return PQputCopyEnd(c->pg, "nobody serves this COPY") != 0;
+    if (c->copy == DBL_COPY_REFUSE) {
+        PQputCopyEnd(c->pg, "nobody serves this COPY");
+        return 1;
+    }
     while ((size = take_line(c, &line)) > 0)
         PQfreemem(line);
     return size < 0;
@@ -330,12 +332,14 @@ static int step_query(Conn *c)
     if (c->goal == DBL_GOAL_NOTIFICATION)
         return c->notifications.first || PQstatus(pg) == CONNECTION_BAD ? 0 : DBL_READ | write;
     for (;;) {
+        if (c->copy == DBL_COPY_REFUSE)
+            write = DBL_WRITE; /* the socket may not take what refuses it at once */
         if ((c->copy && !step_copy(c)) || is_busy(c, said)) {
             if (dbl_tls_pending(pg) && PQconsumeInput(pg))
                 continue;
             if (c->goal == DBL_GOAL_ROOM && !write)
                 return 0;
-            return c->copy == DBL_COPY_REFUSE ? DBL_READ | DBL_WRITE : DBL_READ | write;
+            return DBL_READ | write;
         }
         switch (c->goal) {
         case DBL_GOAL_NEXT:
@@ -416,10 +420,11 @@ static void listen_to_signal(lua_State *L, int conn)
     lua_pushcfunction(L, nothing);
     if (lua_pcall(L, 0, 0, 0) == 0)
         return;
-    dbl_getprivate(L, "dblink.interrupted"); /* error, function */
+    int why = lua_gettop(L);
+    dbl_getprivate(L, "dblink.interrupted");
     lua_pushvalue(L, conn);
-    if (lua_pcall(L, 1, 0, 0) != 0)
-        lua_pop(L, 1);
+    lua_pcall(L, 1, 0, 0);
+    lua_settop(L, why);
     lua_error(L);
 }
 
@@ -548,10 +553,6 @@ int dbl_push_kept(lua_State *L, Conn *c, int conn)
 static int push_next(lua_State *L, Conn *c)
 {
     c->deadline = DBL_NEVER;
-    if (c->attempt) {
-        lua_pushnil(L);
-        return 1;
-    }
     if (!c->kept)
         c->kept = next_result(c->pg);
     if (!c->kept) {
@@ -576,7 +577,7 @@ static int unsettled(lua_State *L)
 /* Whether the next result, or the end, lies here: then the socket is not looked at. */
 static int has_arrived(Conn *c)
 {
-    return c->pg && !c->copy && !c->most && !PQisBusy(c->pg) && !dbl_conn_barred(c);
+    return !c->copy && !c->most && !PQisBusy(c->pg) && !dbl_conn_barred(c);
 }
 
 static int conn_get_result(lua_State *L)
@@ -631,6 +632,12 @@ static int conn_is_busy(lua_State *L)
     return 1;
 }
 
+static void push_seconds_until(lua_State *L, double moment)
+{
+    double left = moment - dbl_now();
+    lua_pushnumber(L, left > 0 ? left : 0);
+}
+
 int dbl_push_wait(lua_State *L, Conn *c, int need)
 {
     if (c->over) {
@@ -640,12 +647,10 @@ int dbl_push_wait(lua_State *L, Conn *c, int need)
     double wake = dbl_wake(c);
     dbl_push_events(L, need);
     lua_pushinteger(L, PQsocket(c->attempt ? c->attempt->pg : c->pg));
-    if (wake >= DBL_NEVER) {
+    if (wake >= DBL_NEVER)
         lua_pushnil(L);
-    } else {
-        double left = wake - dbl_now();
-        lua_pushnumber(L, left > 0 ? left : 0);
-    }
+    else
+        push_seconds_until(L, wake);
     lua_pushboolean(L, c->attempt != NULL);
     c->held = DBL_HELD_BY_COROUTINE; /* last: what raised would hold it for ever */
     return 4;
@@ -724,8 +729,7 @@ static int conn_timeout(lua_State *L)
     double wake = dbl_wake(dbl_conn(L, 1));
     if (wake >= DBL_NEVER)
         return 0;
-    double left = wake - dbl_now();
-    lua_pushnumber(L, left > 0 ? left : 0);
+    push_seconds_until(L, wake);
     return 1;
 }
 
@@ -742,15 +746,14 @@ const luaL_Reg dbl_receive_methods[] = {
 static int conn_is_active(lua_State *L)
 {
     Conn *c = dbl_conn(L, 1);
-    lua_pushboolean(L, c->pg && (is_active(c->pg) || dbl_conn_barred(c)));
+    lua_pushboolean(L, is_active(c->pg) || dbl_conn_barred(c));
     return 1;
 }
 
 /* core.in_pipeline(conn), core.is_listening(conn), core.set_listening(conn, bool) */
 static int conn_in_pipeline(lua_State *L)
 {
-    Conn *c = dbl_conn(L, 1);
-    lua_pushboolean(L, c->pg && PQpipelineStatus(c->pg) != PQ_PIPELINE_OFF);
+    lua_pushboolean(L, PQpipelineStatus(dbl_conn(L, 1)->pg) != PQ_PIPELINE_OFF);
     return 1;
 }
 
@@ -760,9 +763,8 @@ static int conn_is_at_rest(lua_State *L)
 {
     Conn *c = dbl_conn_any(L, 1);
     PGconn *pg = dbl_conn_is_ours(c) ? c->pg : NULL;
-    lua_pushboolean(L, pg && !c->held && !c->listening && !c->kept && !c->notices.first &&
-                           !c->notifications.first && PQstatus(pg) == CONNECTION_OK &&
-                           PQtransactionStatus(pg) == PQTRANS_IDLE &&
+    lua_pushboolean(L, PQtransactionStatus(pg) == PQTRANS_IDLE && !c->held && !c->listening &&
+                           !c->kept && !c->notices.first && !c->notifications.first &&
                            PQpipelineStatus(pg) == PQ_PIPELINE_OFF && !dbl_conn_barred(c) &&
                            !(lua_toboolean(L, 2) && dbl_block(PQsocket(pg), DBL_READ, 0)));
     return 1;

@@ -356,8 +356,7 @@ static void disown(Request *r)
 void dbl_request_leave(Request *r)
 {
     unwatch(r);
-    if (!r->over && !was_sent(r))
-        r->over = 1;
+    r->over |= !was_sent(r);
     disown(r);
 }
 

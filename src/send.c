@@ -132,7 +132,7 @@ static int conn_query_uncached(lua_State *L)
 static void push_binary(lua_State *L, Conn *c)
 {
     int traits = -1, top = lua_gettop(L), reading = c->habits & ~DBL_READ_RAW;
-    if (c->kept && PQnfields(c->kept) > 0) {
+    if (PQnfields(c->kept) > 0) {
         dbl_getuservalue(L, 1);
         traits = dbl_binary_traits(L, c->kept, reading, top + 1);
     }
@@ -169,7 +169,7 @@ static int conn_query_along(lua_State *L)
  * OIDs of the parameters. */
 static int push_description(lua_State *L, Conn *c)
 {
-    int count = c->kept ? PQnparams(c->kept) : 0;
+    int count = PQnparams(c->kept);
     push_binary(L, c);
     lua_createtable(L, count, 0);
     for (int i = 0; i < count; i++) {

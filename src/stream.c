@@ -257,7 +257,7 @@ static int stream_call(lua_State *L)
         lua_call(L, 1, LUA_MULTRET);
         return lua_gettop(L);
     }
-    if (n == 2 && lua_isnil(L, -2) && !lua_isnil(L, -1))
+    if (n == 2) /* nil and an error */
         lua_error(L);
     return n;
 }

@@ -37,9 +37,7 @@ local function begin(conn, sql, out)
   if type(sql) == "string" and not is_copy(sql) then core.misuse "bad argument 'sql' (no COPY statement)" end
   local ok, err = conn:send_query(sql)
   if not ok then return nil, err end
-  ok, err = core.copy_begin(conn, seconds)
-  if ok == nil then return nil, err end
-  if not ok and not await.settle(conn) then return await.give_up(conn) end
+  if not core.copy_begin(conn, seconds) and not await.settle(conn) then return await.give_up(conn) end
   state(conn).occupant = setmetatable({ conn = conn }, Remains)
   local copy, failure = core.copy_take(conn, out)
   if not copy then await.stop(conn) end
