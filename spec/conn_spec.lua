@@ -1,3 +1,4 @@
+local core = require "dblink.core"
 local dblink = require "dblink"
 local server = require "support.server"
 
@@ -16,6 +17,48 @@ describe("a connection", function()
     assert.equal("number", type(conn:getfd()))
     assert.equal(conn:getfd(), conn:pollfd())
     assert.matches("^dblink%.connection %(.*open%)$", tostring(conn))
+  end)
+
+  it("tells what it is, and can be asked, in whatever state it is", function()
+    local opening = assert(dblink.connect_start(server.conninfo))
+    assert.matches("connecting%)$", tostring(opening))
+    assert.equal("w", opening:events())
+    assert.is_false(opening:dirty())
+    assert.is_nil((opening:get_notify()))
+    assert.is_true(opening:is_busy())
+    assert.is_false(core.is_active(opening))
+    opening:close()
+    assert.equal("dblink.connection (closed)", tostring(opening))
+    local lost = server.connect()
+    assert(conn:query("select pg_terminate_backend($1)", lost:backend_pid()))
+    assert.is_nil((lost:query "select pg_sleep(60)"))
+    assert.matches("lost%)$", tostring(lost))
+    lost:close()
+  end)
+
+  it("is dirty, as LuaSocket calls it, where a result has arrived that was not taken", function()
+    assert.is_false(conn:dirty())
+    assert(conn:send_query "select pg_sleep(60)")
+    assert.is_false(conn:dirty())
+    assert(conn:cancel())
+    while conn:is_busy() do core.poll(conn:getfd(), "r", 1) end
+    assert.is_true(conn:dirty())
+    assert.equal("cancelled", select(2, conn:get_result(math.huge)).kind)
+    assert.error_matches(function() conn:get_result(-1) end, "must not be negative")
+    assert.error_matches(function() conn:get_result(0 / 0) end, "must not be negative")
+  end)
+
+  it("may be closed by its wait, when that is asked to forget it", function()
+    local other, closing
+    other = server.connect(nil, { wait = { wait = core.poll, forget = function()
+      if not closing then return end
+      closing = false
+      other:close()
+    end } })
+    closing = true
+    other:close()
+    assert.equal("closed", other:status())
+    assert.is_false(closing)
   end)
 
   it("follows the transaction", function()

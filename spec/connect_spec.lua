@@ -1,3 +1,4 @@
+local core = require "dblink.core"
 local dblink = require "dblink"
 local server = require "support.server"
 local wire = require "support.wire"
@@ -98,7 +99,7 @@ describe("connecting", function()
   it("never repeats a password", function()
     for _, conninfo in ipairs {
       "password=my hush", "password='hush", "host=x password=a hush=1 b", "postgresql://u:hu sh@[x/db",
-      "postgresql://u:hush@host:port:9/db", "postgres://u:p?hush@x", 'password=a"hush"b "hush"',
+      "postgresql://u:hush@host:port:9/db", "hush PASSWORD=x", "postgres://u:p?hush@x", 'password=a"hush"b "hush"',
     } do
       local err = refusal(conninfo)
       if not err.message:find "invalid connection option" then
@@ -116,6 +117,28 @@ describe("connecting", function()
     assert.matches("Connection refused", err.message)
     err = refusal(server.conninfo .. " dbname=no_such_db")
     assert.matches('database "no_such_db" does not exist', err.message)
+  end)
+
+  it("stays where it has failed, however often it is driven on", function()
+    local conn = assert(dblink.connect_start "host=127.0.0.1 port=1")
+    while conn:step() do core.poll(conn:getfd(), conn:events(), 1) end
+    for _ = 1, 2 do
+      assert.is_nil(conn:step())
+      assert.equal("bad", conn:status())
+      assert.matches("lost%)$", tostring(conn))
+      assert.matches("Connection refused", select(2, conn:query "select 1").message)
+    end
+    conn:close()
+  end)
+
+  it("looks up only names that libpq would look up, by itself", function()
+    local function hosts(conninfo) return { core.hosts(conninfo) } end
+    assert.same({ "a,b", "1,2" }, hosts "host=a,b port=1,2")
+    assert.same({ "a", "5" }, hosts { host = "a", hostaddr = "", port = 5 })
+    assert.same({ "a", "5" }, hosts "host=a hostaddr='' port=5")
+    assert.same({}, hosts "host='' port=1")
+    assert.same({}, hosts "host=a hostaddr=127.0.0.1")
+    assert.same({}, hosts "nonsense")
   end)
 
   it("tries the hosts of a list in turn", function()
@@ -173,6 +196,40 @@ describe("connecting", function()
       conn:close()
       local err = refusal(("host=127.0.0.1,127.0.0.1,127.0.0.1 port=1,2,%d connect_timeout=1 user=x"):format(silent))
       for _, port in ipairs { 1, 2, silent } do assert.matches(("port %d failed"):format(port), err.message) end
+    end)
+
+    -- How a list of hosts may look: each has a silent one, and one that refuses or serves.
+    local own = server.connect():info()
+    local folder = own.host:find "^/" and own.host or nil
+    for _, case in ipairs {
+      { host = "localhost,127.0.0.1", port = "S,1" },
+      { host = "127.0.0.1,127.0.0.1", port = "1,S" },
+      { host = "localhost,localhost", hostaddr = "127.0.0.1,127.0.0.1", port = "S,1" },
+      { host = "localhost,other", hostaddr = "127.0.0.1,127.0.0.2", port = "S" },
+      { host = "same,same", hostaddr = "127.0.0.2,127.0.0.1", port = "S" },
+      folder and { host = "127.0.0.1," .. folder, port = "S," .. own.port, serves = true },
+      folder and { host = folder .. "/none,127.0.0.1," .. folder, port = "1,S," .. own.port, serves = true },
+    } do
+      it(("is left behind in the list %s; %s; %s"):format(case.host, case.hostaddr or "", case.port), function()
+        local conn, err = dblink.connect {
+          host = case.host, hostaddr = case.hostaddr, port = case.port:gsub("S", silent),
+          connect_timeout = 1, user = own.user, dbname = own.dbname,
+        }
+        if case.serves then
+          assert.equal(1, assert(conn, err):query "select 1"(1, 1))
+          conn:close()
+        else
+          assert.is_nil(conn)
+          assert.matches("timeout expired", err.message)
+          assert.matches("refused", err.message)
+        end
+      end)
+    end
+
+    it("is all that there is in a list of one", function()
+      for _, conninfo in ipairs { "host=127.0.0.1", "host=localhost hostaddr=127.0.0.1" } do
+        assert.matches("timeout expired", refusal(("%s port=%d connect_timeout=1 user=x"):format(conninfo, silent)).message)
+      end
     end)
 
     it("keeps its own timeout over all hosts", function()

@@ -219,6 +219,89 @@ for where, wait in pairs(waits) do
       assert.has_error(function() conn:copy_in { "copy x from stdin", size = 1 } end)
     end)
 
+    it("gives the fields of a line, whatever is escaped in them", function()
+      local values = { "ab", "\t", "N", "\\N", "\\", "", "\nN" }
+      local w = copy_in()
+      for i, s in ipairs(values) do assert(w:row { i, s }) end
+      assert(w:finish())
+      local i = 0
+      for row in assert(conn:copy_out("copy " .. name .. " to stdout")):rows() do
+        i = i + 1
+        assert.same({ tostring(i), values[i], n = 2 }, row)
+      end
+      assert.equal(#values, i)
+    end)
+
+    it("gives one row of arrays, of no columns, and what is no line of its format", function()
+      local reader = assert(conn:copy_out "copy (select '{1,2}'::int[], false) to stdout")
+      assert.error_matches(function() reader:rows { true } end, "no type is named '?'", 1, true)
+      assert.same({ { 1, 2, n = 2 }, false, n = 2 }, reader:rows { "int4[]", "bool" }())
+      reader:close()
+      local function first(sql)
+        reader = assert(conn:copy_out(sql))
+        local row, err = reader:row()
+        reader:close()
+        return row, err
+      end
+      assert.same({ n = 0 }, first "copy (select) to stdout")
+      for sql, what in pairs {
+        ["copy (select 1, 2) to stdout (format csv)"] = "not 2 fields",
+        ["copy (select E'a\tb') to stdout (format csv)"] = "not 1 fields",
+      } do
+        local row, err = first(sql)
+        assert.is_nil(row)
+        assert.matches(what, err.message)
+      end
+      assert.same({ "\\", n = 1 }, first "copy (select '\\') to stdout (format csv)")
+      usable()
+    end)
+
+    it("gives lines of any length", function()
+      local reader = assert(conn:copy_out "copy (select repeat('x', 300000) union all select 'y') to stdout")
+      local all = {}
+      for piece in function() return reader:read() end do all[#all + 1] = piece end
+      assert.equal(("x"):rep(300000) .. "\ny\n", table.concat(all))
+    end)
+
+    it("takes rows of no columns, true and false, and small ones behind a big one", function()
+      assert(conn:query "create temporary table none ()")
+      local w = assert(conn:copy_in "copy none from stdin")
+      for _ = 1, 3 do assert(w:row {}) end
+      assert.equal(3, assert(w:finish()).affected)
+      w = copy_in()
+      assert(w:row { 1, true })
+      assert(w:row { 2, false, n = 2 })
+      assert(w:row { 3, ("x"):rep(3e6) })
+      for i = 4, 100 do assert(w:row { i, ("y"):rep(2000) }) end
+      assert.equal(100, assert(w:finish()).affected)
+      local res = assert(conn:query("select string_agg(left(b, 5), ' ' order by a) from " .. name .. " where a < 5"))
+      assert.equal("t f xxxxx yyyyy", res(1, 1))
+    end)
+
+    it("tells its writer from the writer of another COPY, behind a reset", function()
+      local old = copy_in()
+      assert(conn:reset())
+      assert(conn:query("create temporary table " .. name .. " (a int8, b text)"))
+      local new = copy_in()
+      local ok, err = old:write "1\tx\n"
+      assert.is_nil(ok)
+      assert.matches("ended by another verb", err.message)
+      assert.equal("dblink COPY (over)", tostring(old))
+      assert(new:row { 2, "y" })
+      assert.equal(1, assert(new:finish()).affected)
+    end)
+
+    it("knows its limits", function()
+      local w = copy_in()
+      for _, left in ipairs { -1, 4, 0 / 0 } do
+        assert.error_matches(function() core.copy_write(w, "abc", left) end, "out of range")
+      end
+      assert.has_error(function() core.copy_conn(1) end)
+      assert.has_error(function() core.copy_conn(conn) end)
+      w:fail()
+      usable()
+    end)
+
     it("refuses rows that are none, and goes on", function()
       local w = copy_in()
       assert.has_error(function() w:row { 1, {} } end)
@@ -342,6 +425,41 @@ for where, wait in pairs(waits) do
 end
 
 describe("a for loop in a coroutine", function()
+  it("is kept from other coroutines than the one that waits", function()
+    local loop = require "support.turns".new()
+    local conn = loop.call(function() return server.connect(nil, loop.options) end)
+    loop.call(function()
+      assert(conn:exec_all [[create temporary table t (a int);
+        create function pg_temp.wait() returns trigger language plpgsql as 'begin perform pg_sleep(0.2); return new; end';
+        create trigger slow before insert on t for each row when (new.a = 1) execute function pg_temp.wait()]])
+    end)
+    local copy
+    local function refused(...)
+      loop.run(function() return copy and core.is_held(conn) end)
+      for _, verb in ipairs { ... } do
+        local res, err = copy[verb](copy, "why")
+        assert.is_nil(res)
+        assert.matches("another coroutine waits", err.message)
+      end
+      loop.run()
+      copy = nil
+    end
+    loop.spawn(function()
+      copy = assert(conn:copy_in "copy t from stdin")
+      assert(copy:write("1\n" .. ("2\n"):rep(2e6)))
+      assert(copy:fail())
+    end)
+    refused("row", "write", "finish", "fail")
+    loop.spawn(function()
+      copy = assert(conn:copy_out "copy (select pg_sleep(i / 5.0), repeat('x', 9999) from generate_series(0, 1) i) to stdout")
+      assert(copy:line())
+      assert(copy:line())
+      assert.is_nil((copy:line()))
+    end)
+    refused("line", "read", "row")
+    conn:close()
+  end)
+
   it("waits for lines, or says how to", function()
     own.run(function()
       local holder = server.connect(nil, { wait = "poll" })

@@ -166,7 +166,7 @@ for _, loop in ipairs(loops) do
       assert.is_nil(res)
       assert.equal("connection", err.kind)
       assert.is_true(err.connection_lost)
-      assert.matches("closed while", err.message)
+      assert.matches("closed meanwhile", err.message)
       assert.equal("closed", conn:status())
     end, function(conn)
       conn:close()

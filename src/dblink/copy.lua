@@ -96,8 +96,9 @@ end
 --- Makes the COPY fail: true when it has left nothing behind.
 function Writer:fail(why)
   local conn = core.copy_conn(self)
+  local held = core.is_held(conn)
   local _, err = finish(self, core.copy_fail(self, tostring(why == nil and "the writer gave up" or why)))
-  if err and conn:status() ~= "ok" then return nil, err end
+  if err and (held or conn:status() ~= "ok") then return nil, err end
   return true
 end
 
