@@ -390,6 +390,19 @@ for where, wait in pairs(waits) do
       is_end()
     end)
 
+    it("says in values, too, that the connection was closed", function()
+      send "select 1"
+      conn:close()
+      local n, err = p:next_values()
+      assert.is_nil(n)
+      assert.equal("connection", err.kind)
+    end)
+
+    it("may have many columns", function()
+      send "select 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12"
+      assert.same({ 1, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12 }, { p:next_values() })
+    end)
+
     it("is stopped where its rows are too big, alone", function()
       conn:close()
       connect { max_bytes = 10000 }
@@ -415,6 +428,8 @@ for where, wait in pairs(waits) do
       assert.same({ "careful" }, told)
       assert.is_nil((p:next_values()))
       assert.same({ "careful", "careful" }, told)
+      send "select 1"
+      assert.same({ 3, 1 }, { p:next_values() })
       usable()
     end)
   end)

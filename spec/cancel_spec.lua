@@ -147,6 +147,89 @@ describe("a cancel that is still under way", function()
     for i = 1, 5 do assert.equal(i, conn:query("select $1::int, pg_sleep(0.01)", i)(1, 1)) end
   end)
 
+  own("is waited for where a pipeline or a stream ends", function()
+    local loop = require "support.turns".new()
+    conn = loop.call(function() return assert(dblink.connect(relay.conninfo, loop.options)) end)
+    local ways = {
+      pipeline = function()
+        local p = assert(conn:pipeline())
+        local ticket = assert(p:query(locked))
+        assert(p:flush())
+        return function()
+          assert.equal("mine", assert(ticket:result())(1, 3))
+          return p:close()
+        end
+      end,
+      stream = function()
+        local stream = assert(conn:rows(locked))
+        return function()
+          assert.equal("mine", assert(stream:next()).whose)
+          return not stream:next()
+        end
+      end,
+    }
+    for _, begin in pairs(ways) do
+      local over, finish
+      lock()
+      loop.spawn(function()
+        finish = begin()
+        active()
+        relay "hold"
+        assert.equal("timeout", select(2, conn:cancel(0.05)).kind)
+        unlock()
+        over = finish()
+      end)
+      loop.run(function() return finish and conn:transaction_status() ~= "active" end)
+      assert.is_nil(over)
+      relay "release"
+      loop.run()
+      assert.is_true(over)
+      assert.equal(1, loop.call(function() return assert(conn:query "select 1") end)(1, 1))
+    end
+    loop.call(function() conn:close() end)
+    conn = assert(dblink.connect(relay.conninfo))
+    lock()
+    local stream = assert(conn:rows(locked))
+    active()
+    relay "hold"
+    assert.equal("timeout", select(2, conn:cancel(0.05)).kind)
+    unlock()
+    assert.equal("mine", assert(stream:next()).whose)
+    relay "release"
+    assert.is_nil((stream:next()))
+  end)
+
+  own("is told of where nobody takes it any more", function()
+    local other = wire.open()
+    conn = assert(dblink.connect(other.conninfo))
+    assert(conn:send_query "select pg_sleep(60)")
+    active()
+    other:close()
+    local ok, err = conn:cancel(20)
+    assert.is_nil(ok)
+    assert.equal("connection", err.kind)
+    assert.matches("onnect", err.message)
+    assert.not_matches("\n$", err.message)
+  end)
+
+  own("is refused where a hundred of them wait for a thread each", function()
+    if core.features.async_cancel then return end -- which needs none
+    conn = assert(dblink.connect(relay.conninfo))
+    assert(conn:send_query "select pg_sleep(60)")
+    active()
+    relay "hold"
+    local ok, err
+    for _ = 1, 120 do
+      ok, err = conn:cancel(0)
+      if err.kind ~= "timeout" then break end
+    end
+    assert.is_nil(ok)
+    assert.equal("connection", err.kind)
+    assert.matches("could not start a thread", err.message)
+    relay "release"
+    assert.equal("cancelled", select(2, conn:get_result(20)).kind)
+  end)
+
   own("keeps a deadline's budget, and then costs the connection", function()
     local grace = await.grace
     await.grace = 0.2

@@ -430,7 +430,8 @@ describe("a for loop in a coroutine", function()
     local conn = loop.call(function() return server.connect(nil, loop.options) end)
     loop.call(function()
       assert(conn:exec_all [[create temporary table t (a int);
-        create function pg_temp.wait() returns trigger language plpgsql as 'begin perform pg_sleep(0.2); return new; end';
+        create function pg_temp.wait() returns trigger language plpgsql
+          as 'begin perform pg_sleep(0.2); return new; end';
         create trigger slow before insert on t for each row when (new.a = 1) execute function pg_temp.wait()]])
     end)
     local copy
@@ -451,7 +452,8 @@ describe("a for loop in a coroutine", function()
     end)
     refused("row", "write", "finish", "fail")
     loop.spawn(function()
-      copy = assert(conn:copy_out "copy (select pg_sleep(i / 5.0), repeat('x', 9999) from generate_series(0, 1) i) to stdout")
+      copy = assert(conn:copy_out
+        "copy (select pg_sleep(i / 5.0), repeat('x', 9999) from generate_series(0, 1) i) to stdout")
       assert(copy:line())
       assert(copy:line())
       assert.is_nil((copy:line()))

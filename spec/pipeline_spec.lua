@@ -266,7 +266,7 @@ for where, wait in pairs(waits) do
       usable()
 
       p = assert(conn:pipeline { timeout = 60 })
-      assert.equal(7, value(p:query "select 7"))
+      assert.equal(7, value(p:query "select 7", 1000))
       assert.is_true(p:close())
       assert.is_nil(conn:timeout())
       usable()
@@ -328,6 +328,8 @@ for where, wait in pairs(waits) do
       assert.error_matches(function() p:query { "select 1", timeout = 1 } end, "timeout")
       assert.error_matches(function() p:query { "select 1", null = 0 } end, "null")
       assert.error_matches(function() p:query { "select 1", rows = "values" } end, "values")
+      assert.error_matches(function() p:query { "select 1", max_bytes = 1000 } end, "max_bytes")
+      assert.error_matches(function() good.result {} end, "ticket expected")
       assert.error_matches(function() p.query(conn, "select 1") end, "pipeline expected")
       assert.error_matches(function() good.result(p) end, "ticket expected")
       local two = p:query "select 1; select 2"
@@ -406,6 +408,45 @@ for where, wait in pairs(waits) do
       assert.equal("hello", conn:get_notify().payload)
     end)
 
+    it("may find its connection closed, at its end, by what hears of its notices", function()
+      conn:close()
+      conn = server.connect(nil, { wait = wait, on_notice = function() conn:close() end })
+      local p = pipeline()
+      local ticket = p:query "do $$begin raise warning 'careful'; end$$"
+      p:query "select 1"
+      assert.is_true(p:close())
+      assert.equal("closed", conn:status())
+      assert.equal("DO", ticket:result().command)
+    end)
+
+    it("waits for room behind a query that takes its time", function()
+      local admin = server.connect()
+      assert(admin:query "select pg_advisory_lock(8)")
+      local p = pipeline()
+      assert(p:query "select pg_advisory_lock(8)")
+      assert(p:flush())
+      server.wait_active(admin, conn:backend_pid())
+      assert(admin:send_query "select pg_sleep(0.1), pg_advisory_unlock(8)")
+      local n = FEW and 10 or 9000
+      for i = 1, n do assert(p:send_query("select $1::int", i)) end
+      for i = 1, n do assert.equal(i, select(2, p:next_values())) end
+      assert(p:close())
+      usable()
+      admin:close()
+    end)
+
+    it("stops what is too big though it ends with an error", function()
+      conn:close()
+      conn = server.connect(nil, { wait = wait, max_bytes = 1000 })
+      local p = pipeline()
+      local big = p:query "select repeat('x', 900), 1 / (3 - g) from generate_series(1, 5) g"
+      local last = p:query "select 2"
+      p:close()
+      assert.equal("22012", fails("server", big).sqlstate)
+      fails("pipeline_aborted", last)
+      usable()
+    end)
+
     it("works inside a transaction, and inside one that failed", function()
       assert(conn:query "create temporary table t (a int)")
       assert(conn:transaction(function()
@@ -473,11 +514,19 @@ describe("a pipeline while others run", function()
       p:close()
     end)
     for _, f in ipairs { function() return p:query "select 2" end, function() return p:sync() end,
+      function() return p:flush() end,
       function() return first:result() end, function() return p:close() end } do
       local res, err = f()
       assert.is_nil(res)
       assert.match("another coroutine waits", err.message)
     end
+    loop.run()
+    loop.spawn(function()
+      p = assert(conn:pipeline())
+      p:query "select pg_sleep(0.1)"
+      assert(p:close())
+    end)
+    assert.error_matches(function() p:query "select 2" end, "pipeline is closed")
     loop.run()
     conn:close()
   end)

@@ -1,3 +1,4 @@
+local core = require "dblink.core"
 local server = require "support.server"
 
 describe("conn:query", function()
@@ -51,6 +52,58 @@ describe("conn:query", function()
     assert.error_matches(function() conn:query { timeout = 1 } end, "no SQL")
     assert.equal(1, conn:query { "select 1", max_bytes = false }(1, 1))
     assert.equal(1, conn:query { "select 1", max_bytes = 1e300 }(1, 1))
+  end)
+
+  it("refuses options that cannot be", function()
+    for what, query in pairs {
+      ["timeout must be a number"] = { "select 1", timeout = -1 },
+      ["timeout must be a number of seconds"] = { "select 1", timeout = "1" },
+      ["rows must be"] = { "select 1", rows = {} },
+      ["\"array\""] = { "select 1", rows = "columns" },
+      ["unknown option '?'"] = { "select 1", [true] = 1 },
+      ["n must be a number"] = { "select 1", n = "1" },
+      ["max_bytes must be"] = { "select 1", max_bytes = 0 },
+    } do
+      assert.error_matches(function() conn:query(query) end, what, 1, true)
+    end
+    assert.equal(1, conn:query { "select 1", timeout = math.huge, max_bytes = math.huge }(1, 1))
+  end)
+
+  it("refuses what encodes a parameter and begins something on its connection", function()
+    local act
+    local mark = assert(conn:codec("int4", { encode = function(v)
+      act()
+      return tostring(v)
+    end }))
+    local p
+    for i, f in ipairs {
+      function() conn:rows "select 1" end,
+      function() conn:pipeline() end,
+      function() -- another one
+        p:close()
+        conn:pipeline()
+      end,
+    } do
+      act, p = f, i == 3 and assert(conn:pipeline()) or conn
+      assert.error_matches(function() p:query("select $1::int", mark(1)) end, "must leave the connection alone")
+      assert.equal(1, conn:query "select 1"(1, 1))
+    end
+  end)
+
+  it("is stopped where it is too big, whatever has come already, and whatever ends it", function()
+    local sql = "select repeat('x', 1000), 1 / (%s - g) from generate_series(1, 50) g"
+    for _, case in ipairs { { 100, "too_big" }, { 2, "server" }, { 40, "too_big" } } do
+      local res, err = conn:query { sql:format(case[1]), max_bytes = 5000 }
+      assert.is_nil(res)
+      assert.equal(case[2], err.kind, tostring(err))
+      assert.equal(1, conn:query "select 1"(1, 1))
+    end
+    assert(conn:send_query { sql:format(100), max_bytes = 5000 })
+    while conn:is_busy() do core.poll(conn:getfd(), "r", 1) end
+    local res, err = conn:get_result()
+    assert.is_nil(res)
+    assert.equal("too_big", err.kind)
+    assert.equal(1, conn:query "select 1"(1, 1))
   end)
 
   it("is refused while results are left, in all its forms", function()

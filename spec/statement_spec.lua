@@ -37,6 +37,12 @@ for where, wait in pairs(waits) do
       assert.equal(1, #assert(slow:query(0)))
     end)
 
+    it("takes a parameter that is a table of ours", function()
+      local stmt = assert(conn:prepare "select $1::int[]")
+      assert.same({ 1, 2, n = 2 }, assert(stmt:query(dblink.array({ 1, 2 }, "int4")))(1, 1))
+      assert.same({ 3, n = 1 }, assert(stmt:query { dblink.array({ 3 }, "int4") })(1, 1))
+    end)
+
     it("tells the types of its parameters and its columns", function()
       local stmt = assert(conn:prepare "select $1::int4 as a, $2::text[] as b, $3 || 'x' as c")
       local description = stmt:describe()
@@ -182,6 +188,7 @@ for where, wait in pairs(waits) do
       assert.equal(1, (prepared(conn)))
       assert.equal("binary", conn:query("select $1::int4 + 1", 1):columns()[1].format)
       assert(conn:query "select 2")
+      for _ = 1, 2 do assert(conn:query("select $1::int4" .. (" "):rep(9000), 1)) end -- too long to be kept
       assert.equal(1, (prepared(conn)))
     end)
 

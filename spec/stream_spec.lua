@@ -272,6 +272,35 @@ describe("a stream under a wait that yields", function()
     return go(coroutine.resume(co))
   end
 
+  it("is kept from other coroutines than the one that waits", function()
+    local loop = require "support.turns".new()
+    local conn = loop.call(function() return server.connect(nil, loop.options) end)
+    local stmt = loop.call(function() return assert(conn:prepare "select 1") end)
+    local stream
+    loop.spawn(function()
+      stream = conn:rows "select pg_sleep(0.1)"
+      assert(stream:next())
+      assert.equal("pg_sleep", assert(stream:columns())[1].name)
+      assert.is_nil((stream:next()))
+    end)
+    for _, f in ipairs {
+      function() return stream:next() end, function() return stream:columns() end,
+      function() return conn:rows("select 1"):next() end, function() return conn:query "select 1" end,
+      function() return conn:query("select $1", 1) end, function() return stmt:query() end,
+      function() return stmt:close() end, function() return conn:prepare "select 2" end,
+      function() return conn:exec_all "select 1" end, function() return conn:get_result() end,
+      function() return conn:try_result() end, function() return conn:pipeline() end,
+      function() return conn:next_notification(1) end, function() return conn:reset() end,
+    } do
+      local res, err = f()
+      assert.is_nil(res)
+      assert.equal("usage", err.kind)
+      assert.matches("in use", err.message)
+    end
+    loop.run()
+    conn:close()
+  end)
+
   it("yields while it waits for rows", function()
     local n = 0
     drive(function()

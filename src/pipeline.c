@@ -293,7 +293,7 @@ static int close_statements(lua_State *L, Pipeline *p)
         return 0;
     for (int i = 0; i < n; i++) {
         const Statement *s = &p->statement[i];
-        if (s->state == DBL_STATEMENT_BAD || s->state == DBL_STATEMENT_SENT)
+        if (s->state == DBL_STATEMENT_BAD) /* each has had its answer */
             continue;
         lua_pushfstring(L, DBL_HAS_CLOSE_PREPARED ? "%s" : "DEALLOCATE %s", s->name);
         dbl_queue_reserve(L, p, 1);
@@ -309,18 +309,18 @@ static int close_statements(lua_State *L, Pipeline *p)
 /* Goes on ending it: 1 when all is answered, 0 to wait. */
 static int end(lua_State *L, Pipeline *p, int own)
 {
-    PGconn *pg = p->conn->pg;
+    Conn *c = p->conn;
     p->ending = 1;
     for (;;) {
         if (p->open) {
-            PQpipelineSync(pg);
+            PQpipelineSync(c->pg);
             p->open = 0;
             p->group++;
         }
-        dbl_queue_work(L, p, own, 1);
-        if (PQtransactionStatus(pg) == PQTRANS_ACTIVE)
+        dbl_queue_work(L, p, own, 1); /* who hears of a notice may close the connection */
+        if (PQtransactionStatus(c->pg) == PQTRANS_ACTIVE)
             return 0;
-        if (PQstatus(pg) == CONNECTION_BAD || !close_statements(L, p))
+        if (PQstatus(c->pg) == CONNECTION_BAD || !close_statements(L, p))
             return 1;
     }
 }

@@ -222,7 +222,7 @@ int dbl_choose_format(const Conn *c, const Query *q, int habit)
         return q->reading & DBL_READ_RAW || dbl_type_settled(c->pg, -1);
     if (q->binary == 0 || q->reading & DBL_READ_RAW || habit != dbl_binary_habit(c, traits))
         return 0;
-    return traits == 0 || dbl_type_settled(c->pg, traits);
+    return dbl_type_settled(c->pg, traits);
 }
 
 /* What the statement has at DBL_STATEMENT_BINARY; ready: whether it has something. */

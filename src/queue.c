@@ -237,9 +237,8 @@ static int leave(Pipeline *p, PGresult *res)
     Conn *c = p->conn;
     const Place *k = place(p, p->first);
     ExecStatusType status = PQresultStatus(res);
-    if (k->kind != DBL_BARE || (status != PGRES_TUPLES_OK && status != PGRES_COMMAND_OK) ||
-        PQntuples(res) > 1 || k->reading & (DBL_READ_NULL | DBL_READ_CODECS) ||
-        teaches(p, k->statement, res))
+    if ((status != PGRES_TUPLES_OK && status != PGRES_COMMAND_OK) || PQntuples(res) > 1 ||
+        k->reading & (DBL_READ_NULL | DBL_READ_CODECS) || teaches(p, k->statement, res))
         return 0;
     p->reading = k->reading;
     PQclear(c->kept);

@@ -795,10 +795,12 @@ static int conn_stopped(lua_State *L)
     return dbl_fail_stopped(L, dbl_conn_any(L, 1));
 }
 
-/* core.is_occupied(conn): whether a stream or a pipeline has to be ended first. */
+/* core.is_occupied(conn): whether a stream or a pipeline has to be ended first, in which nobody
+ * waits. */
 static int conn_is_occupied(lua_State *L)
 {
-    lua_pushboolean(L, dbl_conn_any(L, 1)->occupied);
+    const Conn *c = dbl_conn_any(L, 1);
+    lua_pushboolean(L, c->occupied && !c->held);
     return 1;
 }
 
