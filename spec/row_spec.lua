@@ -206,6 +206,32 @@ describe("rows", function()
     assert.is_true(least < 100) -- of 480 that they all would take
   end)
 
+  it("of floats and booleans too, of which a NaN may have any bits", function()
+    local binary = "PGCOPY\n\255\r\n\0\0\0\0\0\0\0\0\0"
+    local nan4, nan8 = "\255\255\18\52", "\255\255\18\52\86\120\1\2"
+    assert(conn:query "create temp table floats (a float4, b float8, c bool)")
+    local writer = assert(conn:copy_in "copy floats from stdin (format binary)")
+    writer:write(binary)
+    for i = 1, 200 do
+      writer:write("\0\3\0\0\0\4" .. (i % 9 == 0 and nan4 or "\63\192\0\0"))
+      writer:write("\0\0\0\8" .. (i % 7 == 0 and nan8 or "\192\4\0\0\0\0\0\0"))
+      writer:write("\0\0\0\1" .. (i % 5 == 0 and "\1" or "\0"))
+    end
+    writer:write "\255\255"
+    assert(writer:finish())
+    local res = assert(conn:query { "select * from floats", binary = true })
+    for _ = 1, 3 do
+      local i = 0
+      for row in res:rows() do
+        i = i + 1
+        if i % 9 == 0 then assert.is_true(row.a ~= row.a) else assert.equal(1.5, row.a) end
+        if i % 7 == 0 then assert.is_true(row.b ~= row.b) else assert.equal(-2.5, row.b) end
+        assert.equal(i % 5 == 0, row.c)
+      end
+      assert.equal(200, i)
+    end
+  end)
+
   it("end, where the result is cleared in the loop", function()
     local res = conn:query "select g as a, 'b' || g as b from generate_series(1, 300) g"
     local next_row, row = res:rows()

@@ -7,6 +7,7 @@
  */
 #include "sheet.h"
 
+#include <math.h>
 #include <stddef.h>
 
 #include "result.h"
@@ -52,6 +53,8 @@ static void read_value(const Column *c, Reader read, Cell cell, Value *v)
         v->kind = OTHER;
     else
         v->kind = is_boolean(c) ? BOOLEAN : NUMBER;
+    if (isnan(v->number))
+        v->number = NAN; /* of which there are many: to LuaJIT most are something else */
 }
 
 /* The next rows: how many, -1 where the result was cleared.  Called by ffi, without a lua_State. */

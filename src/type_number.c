@@ -146,14 +146,35 @@ static int read_double(const char *s, size_t size, double *value)
     return quick_double(s, s + size, value) || slow_double(s, size, value);
 }
 
-static int float_text(lua_State *L, const Type *type, const char *s, size_t size)
+static int read_float4(const char *s, size_t size, double *value)
+{
+    unsigned bits = size == 4 ? dbl_get32(s) : 0;
+    float number;
+    memcpy(&number, &bits, 4);
+    *value = number;
+    return size == 4;
+}
+
+static int read_float8(const char *s, size_t size, double *value)
+{
+    unsigned long long bits = size == 8 ? dbl_get64(s) : 0;
+    memcpy(value, &bits, 8);
+    return size == 8;
+}
+
+static inline int push_float(lua_State *L, Reader read, const char *s, size_t size)
 {
     double value;
-    (void)type;
-    if (!read_double(s, size, &value))
+    if (!read(s, size, &value))
         return 0;
     lua_pushnumber(L, value);
     return 1;
+}
+
+static int float_text(lua_State *L, const Type *type, const char *s, size_t size)
+{
+    (void)type;
+    return push_float(L, read_double, s, size);
 }
 
 static int float4_text(lua_State *L, const Type *type, const char *s, size_t size)
@@ -167,28 +188,14 @@ static int float4_text(lua_State *L, const Type *type, const char *s, size_t siz
 
 static int float4_binary(lua_State *L, const Type *type, const char *s, size_t size)
 {
-    float value;
-    unsigned bits;
     (void)type;
-    if (size != 4)
-        return 0;
-    bits = dbl_get32(s);
-    memcpy(&value, &bits, 4);
-    lua_pushnumber(L, value);
-    return 1;
+    return push_float(L, read_float4, s, size);
 }
 
 static int float8_binary(lua_State *L, const Type *type, const char *s, size_t size)
 {
-    double value;
-    unsigned long long bits;
     (void)type;
-    if (size != 8)
-        return 0;
-    bits = dbl_get64(s);
-    memcpy(&value, &bits, 8);
-    lua_pushnumber(L, value);
-    return 1;
+    return push_float(L, read_float8, s, size);
 }
 
 /* The same without a lua_State: the number, where a double holds it. */
@@ -228,18 +235,27 @@ static int number_of_bool(const char *s, size_t size, double *number)
     return size == 1 && (*s == 't' || *s == 'f');
 }
 
+static int number_of_byte(const char *s, size_t size, double *number)
+{
+    *number = *s != 0;
+    return size == 1;
+}
+
 Reader dbl_reader(Decoder *decode)
 {
     static const struct {
         Decoder *decode;
         Reader read;
     } readers[] = {
-        {int_text,    number_of_int },
-        {int2_binary, number_of_int2},
-        {int4_binary, number_of_int4},
-        {int8_binary, number_of_int8},
-        {float_text,  read_double   },
-        {bool_text,   number_of_bool},
+        {int_text,      number_of_int },
+        {int2_binary,   number_of_int2},
+        {int4_binary,   number_of_int4},
+        {int8_binary,   number_of_int8},
+        {float_text,    read_double   },
+        {float4_binary, read_float4   },
+        {float8_binary, read_float8   },
+        {bool_text,     number_of_bool},
+        {bool_binary,   number_of_byte},
     };
     for (unsigned i = 0; i < sizeof readers / sizeof readers[0]; i++)
         if (readers[i].decode == decode)
