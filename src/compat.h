@@ -30,8 +30,10 @@
 
 #if LUA_VERSION_NUM >= 504
 #define dbl_newuserdata(L, size) lua_newuserdatauv(L, size, 1)
+#define dbl_newbare(L, size)     lua_newuserdatauv(L, size, 0) /* takes no table */
 #else
 #define dbl_newuserdata(L, size) lua_newuserdata(L, size)
+#define dbl_newbare(L, size)     lua_newuserdata(L, size)
 #endif
 
 /* A stack index that stays right when something is pushed. */

@@ -42,9 +42,10 @@ enum {
     LIST = lua_upvalueindex(2),    /* of {where, sql, ...} */
     RESULTS = lua_upvalueindex(3), /* by the item's number */
     CONNS = lua_upvalueindex(4),   /* of lanes by number, and their numbers */
-    SHARED = 4,
-    CROWD = lua_upvalueindex(5), /* of serve alone */
-    HANDS = lua_upvalueindex(6), /* by descriptor, who waits for it: a lane's number, or another */
+    TEXTS = lua_upvalueindex(5),   /* by the item's number, its SQL where it has nothing else */
+    SHARED = 5,
+    CROWD = lua_upvalueindex(6), /* of serve alone */
+    HANDS = lua_upvalueindex(7), /* by descriptor, who waits for it: a lane's number, or another */
 };
 
 static Lanes *get_lanes(lua_State *L)
@@ -75,24 +76,45 @@ static int push_number(lua_State *L, int n)
     return 1;
 }
 
+/* Whether a table has so many entries and no metatable. */
+static int is_bare(lua_State *L, int t, int entries)
+{
+    if (lua_getmetatable(L, t))
+        return 0;
+    for (lua_pushnil(L); lua_next(L, t); lua_pop(L, 1))
+        if (entries-- == 0)
+            return 0;
+    return entries == 0;
+}
+
+/* The lane of item i, if it has SQL and its connection is known: else 0.  One that has nothing
+ * else is not looked at again. */
+static int look_at(lua_State *L, int i)
+{
+    lua_settop(L, 0);
+    lua_rawgeti(L, LIST, i);
+    if (!lua_istable(L, 1))
+        return 0;
+    lua_rawgeti(L, 1, 2);
+    lua_rawgeti(L, 1, 1);
+    lua_rawget(L, CONNS);
+    int lane = lua_type(L, 2) == LUA_TSTRING ? (int)lua_tointeger(L, 3) : 0;
+    if (lane && is_bare(L, 1, 2)) {
+        lua_settop(L, 2);
+        lua_rawseti(L, TEXTS, i);
+    }
+    return lane;
+}
+
 /* lanes.check(i): the first item from i on that has to be looked at: whose connection is not
  * known yet, or that has no SQL. */
 static int lanes_check(lua_State *L)
 {
     Lanes *l = get_lanes(L);
     for (int i = (int)luaL_checkinteger(L, 1); i >= 1 && i <= l->count; i++) {
-        int lane = 0;
-        lua_settop(L, 0);
-        lua_rawgeti(L, LIST, i);
-        if (lua_istable(L, 1)) {
-            lua_rawgeti(L, 1, 2);
-            lua_rawgeti(L, 1, 1);
-            lua_rawget(L, CONNS);
-            lane = lua_type(L, 2) == LUA_TSTRING ? (int)lua_tointeger(L, 3) : 0;
-        }
-        if (!lane)
+        l->item[i].lane = look_at(L, i);
+        if (!l->item[i].lane)
             return push_number(L, i);
-        l->item[i].lane = lane;
     }
     return 0;
 }
@@ -116,6 +138,7 @@ static int lanes_add(lua_State *L)
     lua_rawset(L, CONNS);
     item->lane = (int)lua_tointeger(L, 1);
     item->conn = c;
+    look_at(L, item->lane);
     return 0;
 }
 
@@ -197,7 +220,11 @@ static int proceed(lua_State *L, Lanes *l, Item *lane, int asked, int watched)
         if (c->closed)
             return push_vain(L);
         if (!asked) {
-            lua_rawgeti(L, LIST, lane->asked);
+            lua_rawgeti(L, TEXTS, lane->asked);
+            if (lua_isnil(L, 2)) {
+                lua_settop(L, 1);
+                lua_rawgeti(L, LIST, lane->asked);
+            }
             if (!dbl_ask(L, c, 2))
                 return 2;
         }
@@ -341,6 +368,7 @@ static int lanes_new(lua_State *L)
     lua_pushvalue(L, 1);
     lua_pushvalue(L, 2);
     lua_newtable(L);
+    lua_createtable(L, count, 0);
     dbl_setfuncs(L, functions, SHARED);
     lua_pushvalue(L, 2);
     return 2;

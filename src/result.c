@@ -20,9 +20,11 @@ enum {
 
 static const char *const classes[] = {CLASS, SMALL};
 
-static Result *new_result(lua_State *L, size_t extra, int small)
+/* bare: there will be nothing for row.c to look up beside it. */
+static Result *new_result(lua_State *L, size_t extra, int small, int bare)
 {
-    Result *r = dbl_newuserdata(L, sizeof *r + extra);
+    size_t size = sizeof(Result) + extra;
+    Result *r = bare ? dbl_newbare(L, size) : dbl_newuserdata(L, size);
     memset(r, 0, sizeof *r);
     r->mark = classes;
     dbl_push_class(L, &classes[small]);
@@ -274,17 +276,17 @@ void dbl_result_check(lua_State *L, const PGresult *was, const PGresult *is)
 }
 
 /* A new one for *pg, which finalizers may take from us meanwhile. */
-static Result *new_result_of(lua_State *L, PGresult *const *pg, size_t extra, int small)
+static Result *new_result_of(lua_State *L, PGresult *const *pg, size_t extra, int small, int bare)
 {
     const PGresult *was = *pg;
-    Result *r = new_result(L, extra, small);
+    Result *r = new_result(L, extra, small, bare);
     dbl_result_check(L, was, *pg);
     return r;
 }
 
 PGresult **dbl_result_hold(lua_State *L, PGresult **pg)
 {
-    Result *r = new_result_of(L, pg, 0, 0);
+    Result *r = new_result_of(L, pg, 0, 0, 1);
     r->pg = *pg;
     *pg = NULL;
     return &r->pg;
@@ -302,7 +304,8 @@ Result *dbl_result_push(lua_State *L, PGresult **pg, int reading, int uservalue)
     else
         reading &= ~(DBL_READ_NULL | DBL_READ_CODECS);
 
-    Result *r = new_result_of(L, pg, size - sizeof(Result), small);
+    int special = reading & (DBL_READ_NULL | DBL_READ_CODECS);
+    Result *r = new_result_of(L, pg, size - sizeof(Result), small, small && !special);
     begin(r, *pg, reading);
     describe(r, *pg);
     if (small) {
@@ -312,7 +315,7 @@ Result *dbl_result_push(lua_State *L, PGresult **pg, int reading, int uservalue)
         r->pg = *pg;
     }
     *pg = NULL; /* from here on Lua may call finalizers: it is in nobody's hands but ours */
-    if (reading & (DBL_READ_NULL | DBL_READ_CODECS)) {
+    if (special) {
         lua_createtable(L, columns, 3); /* its own: row.c keeps the names in it */
         lua_getfield(L, uservalue, "null");
         lua_setfield(L, -2, "null");
@@ -364,7 +367,7 @@ static int result_tag_row(lua_State *L)
 {
     const Result *from = dbl_result(L, 1);
     size_t size = strlen(from->command);
-    Result *r = new_result(L, sizeof(Column) + sizeof(Cell) + size + 1, 1);
+    Result *r = new_result(L, sizeof(Column) + sizeof(Cell) + size + 1, 1, 1);
     Cell *cell = (Cell *)(void *)&r->column[1];
     char *to = (char *)(cell + 1);
     r->rows = r->columns = 1;
@@ -389,7 +392,7 @@ static int result_tag_row(lua_State *L)
 static int result_no_rows(lua_State *L)
 {
     luaL_checkany(L, 1);
-    Result *r = new_result(L, 0, 1);
+    Result *r = new_result(L, 0, 1, 0);
     r->status = PGRES_FATAL_ERROR;
     r->command = "";
     lua_createtable(L, 0, 1);
