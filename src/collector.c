@@ -37,18 +37,35 @@ void dbl_outside(lua_State *L, Outside **where, size_t bytes)
         o->bearable = 2 * o->bytes + BEARABLE; /* a cycle has ended */
 }
 
-void dbl_call_at_rest(lua_State *L, int args, int results, size_t bytes)
+int dbl_rest(lua_State *L, size_t bytes)
 {
 #ifdef LUA_GCISRUNNING
     if (bytes >> 10 > (size_t)lua_gc(L, LUA_GCCOUNT, 0) && lua_gc(L, LUA_GCISRUNNING, 0)) {
         lua_gc(L, LUA_GCSTOP, 0);
-        int status = lua_pcall(L, args, results, 0);
-        lua_gc(L, LUA_GCRESTART, 0);
-        if (status != 0)
-            lua_error(L);
-        return;
+        return 1;
     }
 #endif
+    (void)L;
     (void)bytes;
-    lua_call(L, args, results);
+    return 0;
+}
+
+int dbl_rest_on(lua_State *L, size_t bytes)
+{
+    if (bytes >> 10 > (size_t)lua_gc(L, LUA_GCCOUNT, 0))
+        return 1;
+    lua_gc(L, LUA_GCRESTART, 0);
+    return 0;
+}
+
+void dbl_call_at_rest(lua_State *L, int args, int results, size_t bytes)
+{
+    if (!dbl_rest(L, bytes)) {
+        lua_call(L, args, results);
+        return;
+    }
+    int status = lua_pcall(L, args, results, 0);
+    dbl_rest_on(L, 0);
+    if (status != 0)
+        lua_error(L);
 }

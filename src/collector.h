@@ -21,4 +21,9 @@ void dbl_outside(lua_State *L, Outside **where, size_t bytes);
  * that Lua has (then it would wait anyway, and come right after). */
 void dbl_call_at_rest(lua_State *L, int args, int results, size_t bytes);
 
+/* The same in pieces: from now on the collector rests (1), if it was not at rest and Lua has
+ * fewer bytes; whether it goes on so (it does not, where Lua has so many). */
+int dbl_rest(lua_State *L, size_t bytes);
+int dbl_rest_on(lua_State *L, size_t bytes);
+
 #endif

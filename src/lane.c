@@ -14,6 +14,7 @@
 
 #include <string.h>
 
+#include "collector.h"
 #include "conn.h"
 #include "crowd.h"
 #include "receive.h"
@@ -24,15 +25,19 @@ typedef struct Item {
     int lane;   /* the first item with its connection; 0: none was given */
     int after;  /* the one that waits for it to be over; 0: none does */
     int asked;  /* of a lane: the one under way, or 0 */
-    int last;   /* of a lane: the last one that waits */
-    int ended;  /* which item was the first to end, the second, ... */
+    int last; /* of a lane: the last one that waits; once it is over, the lane that was over before */
+    int ended; /* which item was the first to end, the second, ... */
 } Item;
 
 typedef struct Lanes {
-    int count; /* of the items */
-    int next;  /* the first that was not begun */
-    int ended; /* how many are over */
-    int each;  /* Lua has to see each result */
+    int count;       /* of the items */
+    int next;        /* the first that was not begun */
+    int ended;       /* how many are over */
+    int each;        /* Lua has to see each result */
+    int waiting;     /* how many lanes wait for their descriptors */
+    int over;        /* the last lane that serve has seen to its end, or 0 */
+    int resting;     /* the collector is, */
+    size_t bearable; /* as long as Lua has fewer bytes */
     Item item[];
 } Lanes;
 
@@ -46,6 +51,7 @@ enum {
     SHARED = 5,
     CROWD = lua_upvalueindex(6), /* of serve alone */
     HANDS = lua_upvalueindex(7), /* by descriptor, who waits for it: a lane's number, or another */
+    SERVE = lua_upvalueindex(2), /* of serve_at_rest, which has LANES besides */
 };
 
 static Lanes *get_lanes(lua_State *L)
@@ -167,6 +173,16 @@ static int advance(Lanes *l, Item *lane)
     return lane->asked;
 }
 
+/* lanes.over(): a lane that serve has seen to its end. */
+static int lanes_over(lua_State *L)
+{
+    Lanes *l = get_lanes(L);
+    int lane = l->over;
+    if (lane)
+        l->over = l->item[lane].last;
+    return push_number(L, lane);
+}
+
 /* lanes.item(lane): the number of the item that is under way.  lanes.advance(lane): the item
  * after it is under way now; nil: there is none. */
 static int lanes_item(lua_State *L)
@@ -232,19 +248,24 @@ static int proceed(lua_State *L, Lanes *l, Item *lane, int asked, int watched)
         int need = dbl_step(c);
         if (need && need == watched && !c->over && dbl_wake(c) >= DBL_NEVER) {
             c->held = DBL_HELD_BY_COROUTINE;
+            l->waiting++;
             return 0;
         }
         if (need) {
+            l->waiting += !c->over;
             lua_pushboolean(L, 0);
             return 1 + dbl_push_wait(L, c, need);
         }
         int pushed = dbl_push_kept(L, c, 1);
-        if (pushed != 1 || l->each || !l->item[lane->asked].after)
+        if (pushed != 1 || l->each)
             return pushed;
         lua_rawseti(L, RESULTS, lane->asked);
         lua_settop(L, 1);
         finish(l, lane->asked);
-        advance(l, lane);
+        if (!advance(l, lane)) {
+            lua_pushboolean(L, 1);
+            return 1;
+        }
         asked = 0;
     }
 }
@@ -258,15 +279,16 @@ static void replace_by_conn(lua_State *L, Lanes *l, Item *lane)
 static int arrive(lua_State *L, Lanes *l, Item *lane, int watched)
 {
     replace_by_conn(L, l, lane);
+    l->waiting--;
     if (dbl_has_waited(lane->conn))
         return proceed(L, l, lane, 1, watched);
     return push_vain(L);
 }
 
 /* lanes.ask(lane), lanes.arrived(lane): asks its item; takes what has come of it.  Both go on
- * with those after it, and give what Lua has to see: a result; nil and an error; nil alone
- * where a statement is to be cached first; false, what to wait for, the descriptor and how
- * long; or false alone where it was waited in vain. */
+ * with those after it, and give what Lua has to see: a result; true where all went well to the
+ * lane's end; nil and an error; nil alone where a statement is to be cached first; false, what
+ * to wait for, the descriptor and how long; or false alone where it was waited in vain. */
 static int lanes_ask(lua_State *L)
 {
     Lanes *l = get_lanes(L);
@@ -279,6 +301,19 @@ static int lanes_arrived(lua_State *L)
 {
     Lanes *l = get_lanes(L);
     return arrive(L, l, check_lane(L, l), 0);
+}
+
+/* Whether nothing but this lane's end has come, and nothing can begin for it: Lua hears of it
+ * later, by lanes.over. */
+static int note_over(lua_State *L, Lanes *l, Item *lane, int fd, int pushed)
+{
+    if (pushed != 1 || lane->asked || l->next <= l->count)
+        return 0;
+    lane->last = l->over;
+    l->over = (int)(lane - l->item);
+    lua_pushnil(L);
+    lua_rawseti(L, HANDS, fd);
+    return 1;
 }
 
 /* serve(fd [, deadline]): serves the lane that waits for fd, which is ready (nil: none is), and
@@ -303,17 +338,33 @@ static int serve(lua_State *L)
                 pushed = arrive(L, l, lane, lane->conn->need);
                 if (lane->conn->tells)
                     turns = 0; /* on_notice may have roused somebody */
-                if (pushed == 0)
+                l->resting = l->resting && dbl_rest_on(L, l->bearable);
+                if (pushed == 0 || note_over(L, l, lane, fd, pushed))
                     continue;
             }
             lua_pushinteger(L, fd);
             lua_insert(L, -1 - pushed);
             return 1 + pushed;
         }
-        if (turns-- > 0 && (deadline >= DBL_NEVER || dbl_now() < deadline))
+        if (turns-- > 0 && l->waiting > 0 && (deadline >= DBL_NEVER || dbl_now() < deadline))
             fd = dbl_crowd_next(w, deadline);
     } while (fd >= 0);
     return 0;
+}
+
+/* The same with the collector at rest, as long as it may: the results stay. */
+static int serve_at_rest(lua_State *L)
+{
+    Lanes *l = get_lanes(L);
+    lua_settop(L, 2);
+    lua_pushvalue(L, SERVE);
+    lua_insert(L, 1);
+    l->resting = !l->each && l->next > l->count && dbl_rest(L, l->bearable);
+    int status = lua_pcall(L, 2, LUA_MULTRET, 0);
+    if (l->resting)
+        dbl_rest_on(L, 0);
+    l->resting = 0;
+    return status == 0 ? lua_gettop(L) : lua_error(L);
 }
 
 static void push_shared(lua_State *L)
@@ -322,16 +373,21 @@ static void push_shared(lua_State *L)
         lua_pushvalue(L, lua_upvalueindex(i));
 }
 
-/* lanes.server(crowd, hands): the function that serves. */
+/* lanes.server(crowd, hands): the function that serves.  Lua may get twice what it has while
+ * the collector rests. */
 static int lanes_server(lua_State *L)
 {
     dbl_crowd(L, 1);
     luaL_checktype(L, 2, LUA_TTABLE);
     lua_settop(L, 2);
+    get_lanes(L)->bearable = 2 * ((size_t)lua_gc(L, LUA_GCCOUNT, 0) << 10);
     push_shared(L);
     lua_pushvalue(L, 1);
     lua_pushvalue(L, 2);
     lua_pushcclosure(L, serve, SHARED + 2);
+    lua_pushvalue(L, LANES);
+    lua_insert(L, -2);
+    lua_pushcclosure(L, serve_at_rest, 2);
     return 1;
 }
 
@@ -345,6 +401,7 @@ static int lanes_new(lua_State *L)
         {"next",    lanes_next   },
         {"item",    lanes_item   },
         {"advance", lanes_advance},
+        {"over",    lanes_over   },
         {"finish",  lanes_finish },
         {"ended",   lanes_ended  },
         {"ask",     lanes_ask    },

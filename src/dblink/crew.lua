@@ -113,6 +113,7 @@ local function make_wait(self)
 end
 
 local function pass(fd) return fd end -- where there are no lanes
+local function none() end
 
 function crew.new(outer)
   if outer.check then
@@ -123,7 +124,7 @@ function crew.new(outer)
   if not crowd then return nil, err end
   local self = setmetatable({
     outer = outer, crowd = crowd, by_fd = {}, of_lane = {}, watched = {}, timed = {}, earliest = math.huge,
-    serve = pass, ready = {}, first = 1, last = 0, alive = 0, entered = {},
+    serve = pass, reap = none, ready = {}, first = 1, last = 0, alive = 0, entered = {},
   }, crew)
   self.wait = make_wait(self)
   local gate = crowd:getfd()
@@ -154,7 +155,8 @@ function crew:spawn(f, ...)
 end
 
 -- A new hand without a coroutine, for a lane (lane.c), which self.serve serves: begin(job) is
--- called at the next turn, and when it is roused, or late; react(job, ...) with what it says.
+-- called at the next turn, and when it is roused, or late; react(job, ...) with what it says;
+-- self.reap retires those that were served to their end.
 function crew:attend(lane, begin, react, job)
   local hand = { lane = lane, begin = begin, react = react, job = job }
   self.of_lane[lane] = hand
@@ -277,6 +279,7 @@ local function look(self, deadline)
   end
   local res, need, where, seconds
   fd, res, need, where, seconds = serve(fd or nil, self.outer.plain and deadline or nil)
+  self.reap()
   while fd do
     local hand = hand_at(self, fd)
     if not hand then
@@ -287,6 +290,7 @@ local function look(self, deadline)
       wake(self, hand, true)
     end
     fd, res, need, where, seconds = serve(crowd:more())
+    self.reap()
   end
 end
 

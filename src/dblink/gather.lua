@@ -105,13 +105,15 @@ local function new_run(list, options, each)
   local hands, err = crew.new(how)
   if not hands then return nil, err end
   hands.serve = lanes.server(hands.crowd, hands.by_fd)
-  return setmetatable({
+  local self = setmetatable({
     list = list, n = results.n, options = options, crew = hands, how = how,
     deadline = options.timeout and now() + options.timeout, limit = options.limit or math.huge,
     grace = options.grace, swift = not (how.enter or options.on_progress),
     decided = false, -- nothing more is to begin
     lanes = lanes, active = 0, given = {}, live = {}, results = results, errors = {}, first = 1,
   }, run)
+  function hands.reap() return self:reap() end
+  return self
 end
 
 -- Connections that were given wait as the crew does while the run lasts.
@@ -224,8 +226,8 @@ local function react(job, res, need, fd, seconds)
   local self, lanes = job.run, job.run.lanes
   job.i = lanes.item(job.lane)
   while res do
-    self:finish(job.i, res)
-    if not advance(self, job) then
+    if res ~= true then self:finish(job.i, res) end
+    if res == true or not advance(self, job) then
       self.crew:retire(job.hand)
       return leave(self, job)
     end
@@ -238,6 +240,17 @@ local function react(job, res, need, fd, seconds)
     hand_over(self, job, await.give_up)
   else -- need: the error, if it is one
     hand_over(self, job, function(conn, item) return go_on(conn, nil, need, question_of(item)) end)
+  end
+end
+
+-- Those lanes that were served to their end are left.
+function run:reap()
+  local lane = self.lanes.over()
+  while lane do
+    local hand = self.crew.of_lane[lane]
+    self.crew:retire(hand)
+    leave(self, hand.job)
+    lane = self.lanes.over()
   end
 end
 
