@@ -115,6 +115,26 @@ describe("a lane of a gather", function()
     assert.same({ 1, 2, 3 }, seen)
   end)
 
+  it("does not mind what becomes of a connection that is done, while others go on", function()
+    local kill = ("select pg_terminate_backend(%d)"):format(one:backend_pid())
+    local list = { { one, "select 1" }, { two, "select 2 from pg_sleep(0.1)" }, { two, kill }, { two, "select 3" },
+      { two, "select 4 from pg_sleep(0.1)" } }
+    assert.same({ 1, 2, true, 3, 4 }, (gather(list)))
+  end)
+
+  it("has the collector rest, and leaves it as it was", function()
+    if not pcall(collectgarbage, "isrunning") then return end
+    local function item() return { one, "select $1", {} } end
+    for _, was in ipairs { "restart", "stop" } do
+      collectgarbage(was)
+      assert.same({ 1, 2, 3 }, (gather { { one, "select 1" }, { two, "select 2" }, { one, "select 3" } }))
+      assert.equal(was == "restart", collectgarbage "isrunning")
+      assert.has_error(function() gather { { one, "select 1" }, item() } end)
+      assert.equal(was == "restart", collectgarbage "isrunning")
+    end
+    collectgarbage "restart"
+  end)
+
   it("lets go on whom a notice handler has roused", function()
     local heard = server.connect(nil, { on_notice = function() two:close() end })
     assert(heard:query [[create function pg_temp.tell() returns int language plpgsql as
@@ -209,12 +229,11 @@ describe("core.lanes", function()
   it("lets items wait for those before them on the same connection", function()
     local list = { { conn, "a" }, { "x", "b" }, { conn, "c" }, { conn, "d" }, { "y", "e" } }
     local lanes = core.lanes(list)
-    assert.equal(1, lanes.check(1))
-    lanes.add(1, conn)
-    assert.equal(2, lanes.check(2))
+    assert.equal(2, lanes.check(1))
     assert.equal(5, lanes.check(3))
     assert.is_nil(lanes.check(6))
-    assert.same({ 1, 1 }, { lanes.next() })
+    assert.equal(conn, lanes.first())
+    assert.same({ 1, 1, conn, true }, { lanes.next() })
     assert.same({ 2 }, { lanes.next() })
     assert.same({ 5 }, { lanes.next() })
     assert.is_nil(lanes.next())
@@ -222,6 +241,17 @@ describe("core.lanes", function()
     assert.equal(3, lanes.advance(1))
     assert.equal(4, lanes.advance(1))
     assert.is_nil(lanes.advance(1))
+  end)
+
+  it("takes a connection that is named otherwise", function()
+    local lanes = core.lanes { { {}, "a" }, { conn, "b" } }
+    assert.equal(1, lanes.check(1))
+    lanes.add(1, conn)
+    assert.is_nil(lanes.check(2))
+    assert.same({ 1, 1, conn, true }, { lanes.next() })
+    assert.is_nil(lanes.next())
+    assert.equal(2, lanes.advance(1))
+    assert.is_nil(core.lanes({ { {}, "a" } }).first())
   end)
 
   it("counts what is over, in order", function()

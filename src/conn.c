@@ -33,9 +33,14 @@ Conn *dbl_conn_new(lua_State *L)
     return c;
 }
 
+Conn *dbl_conn_known(lua_State *L, int i)
+{
+    return dbl_marked(L, i, &class_key, sizeof(Conn));
+}
+
 Conn *dbl_conn_any(lua_State *L, int i)
 {
-    Conn *c = dbl_marked(L, i, &class_key, sizeof *c);
+    Conn *c = dbl_conn_known(L, i);
     return c ? c : luaL_checkudata(L, i, DBL_CONN);
 }
 
@@ -119,6 +124,11 @@ int dbl_conn_barred(Conn *c)
 int dbl_conn_failed(const Conn *c)
 {
     return c->attempt && (c->attempt->deadline == 0 || PQstatus(c->attempt->pg) == CONNECTION_BAD);
+}
+
+int dbl_conn_is_open(const Conn *c)
+{
+    return !c->closed && c->pg && PQstatus(c->pg) == CONNECTION_OK;
 }
 
 int dbl_conn_fail(lua_State *L, Conn *c)
@@ -293,11 +303,11 @@ static int conn_tostring(lua_State *L)
 static int conn_status(lua_State *L)
 {
     Conn *c = dbl_conn_any(L, 1);
-    lua_pushstring(L, c->closed                          ? "closed"
-                      : dbl_conn_failed(c)               ? "bad"
-                      : !c->pg                           ? "connecting"
-                      : PQstatus(c->pg) == CONNECTION_OK ? "ok"
-                                                         : "bad");
+    lua_pushstring(L, c->closed             ? "closed"
+                      : dbl_conn_failed(c)  ? "bad"
+                      : !c->pg              ? "connecting"
+                      : dbl_conn_is_open(c) ? "ok"
+                                            : "bad");
     return 1;
 }
 

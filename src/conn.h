@@ -66,6 +66,7 @@ typedef struct Conn {
     unsigned turn;             /* counts what begins: a stream knows by it that its time is over */
     unsigned puts;             /* counts what was put into pipelines */
     unsigned born;             /* the fork generation it was opened in */
+    int lane;                  /* its number in the gather that it was last given to */
     unsigned char goal;        /* DBL_GOAL_... */
     unsigned char need;        /* what the last step wanted */
     unsigned char closed;
@@ -102,6 +103,9 @@ Conn *dbl_conn_new(lua_State *L);
 /* The connection at stack index i, in whatever state; raises if it is none. */
 Conn *dbl_conn_any(lua_State *L, int i);
 
+/* The same: NULL where it is none of our own. */
+Conn *dbl_conn_known(lua_State *L, int i);
+
 /* The same, open: raises where it is closed, or is a parent process's. */
 Conn *dbl_conn(lua_State *L, int i);
 
@@ -128,6 +132,9 @@ int dbl_conn_barred(Conn *c);
 
 /* Whether its attempt to connect has come to a bad end. */
 int dbl_conn_failed(const Conn *c);
+
+/* Whether its status is "ok". */
+int dbl_conn_is_open(const Conn *c);
 
 /* nil and the error of a connection that is not open: still connecting, or why not. */
 int dbl_conn_fail(lua_State *L, Conn *c);

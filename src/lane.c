@@ -46,7 +46,7 @@ enum {
     LANES = lua_upvalueindex(1),   /* its item[] from 1 on */
     LIST = lua_upvalueindex(2),    /* of {where, sql, ...} */
     RESULTS = lua_upvalueindex(3), /* by the item's number */
-    CONNS = lua_upvalueindex(4),   /* of lanes by number, and their numbers */
+    CONNS = lua_upvalueindex(4),   /* of lanes by number */
     TEXTS = lua_upvalueindex(5),   /* by the item's number, its SQL where it has nothing else */
     SHARED = 5,
     CROWD = lua_upvalueindex(6), /* of serve alone */
@@ -93,63 +93,75 @@ static int is_bare(lua_State *L, int t, int entries)
     return entries == 0;
 }
 
-/* The lane of item i, if it has SQL and its connection is known: else 0.  One that has nothing
- * else is not looked at again. */
-static int look_at(lua_State *L, int i)
+/* Whether the connection, at stack index i, has a lane; if not, from now on it has that of
+ * this item. */
+static void give_lane(lua_State *L, Lanes *l, Conn *c, int i, int item)
+{
+    int lane = c->lane;
+    if (lane < 1 || lane > l->count || l->item[lane].conn != c) {
+        lua_pushvalue(L, i);
+        lua_rawseti(L, CONNS, item);
+        c->lane = lane = item;
+        l->item[item].conn = c;
+    }
+    l->item[item].lane = lane;
+}
+
+/* Looks at item i: 0 where Lua has to.  One that has SQL and nothing else is not looked at again. */
+static int look_at(lua_State *L, Lanes *l, int i)
 {
     lua_settop(L, 0);
     lua_rawgeti(L, LIST, i);
     if (!lua_istable(L, 1))
         return 0;
-    lua_rawgeti(L, 1, 2);
     lua_rawgeti(L, 1, 1);
-    lua_rawget(L, CONNS);
-    int lane = lua_type(L, 2) == LUA_TSTRING ? (int)lua_tointeger(L, 3) : 0;
-    if (lane && is_bare(L, 1, 2)) {
-        lua_settop(L, 2);
+    lua_rawgeti(L, 1, 2);
+    Conn *c = dbl_conn_known(L, 2);
+    if (!c || c->closed || lua_type(L, 3) != LUA_TSTRING)
+        return 0;
+    give_lane(L, l, c, 2, i);
+    if (is_bare(L, 1, 2)) {
+        lua_settop(L, 3);
         lua_rawseti(L, TEXTS, i);
     }
-    return lane;
+    return 1;
 }
 
-/* lanes.check(i): the first item from i on that has to be looked at: whose connection is not
- * known yet, or that has no SQL. */
+/* lanes.check(i): the first item from i on that Lua has to look at: which has no SQL, or an open
+ * connection that is not named as such. */
 static int lanes_check(lua_State *L)
 {
     Lanes *l = get_lanes(L);
-    for (int i = (int)luaL_checkinteger(L, 1); i >= 1 && i <= l->count; i++) {
-        l->item[i].lane = look_at(L, i);
-        if (!l->item[i].lane)
+    for (int i = (int)luaL_checkinteger(L, 1); i >= 1 && i <= l->count; i++)
+        if (!look_at(L, l, i))
             return push_number(L, i);
-    }
     return 0;
 }
 
-/* lanes.add(i, conn): item i is of this connection, which may be new. */
+/* lanes.add(i, conn): item i is of this connection. */
 static int lanes_add(lua_State *L)
 {
     Lanes *l = get_lanes(L);
     Item *item = check_item(L, l, 1);
-    Conn *c = dbl_conn_any(L, 2);
-    lua_settop(L, 2);
-    lua_pushvalue(L, 2);
-    lua_rawget(L, CONNS);
-    item->lane = (int)lua_tointeger(L, 3);
-    if (item->lane)
-        return 0;
-    lua_pushvalue(L, 2);
-    lua_rawseti(L, CONNS, (int)lua_tointeger(L, 1));
-    lua_pushvalue(L, 2);
-    lua_pushvalue(L, 1);
-    lua_rawset(L, CONNS);
-    item->lane = (int)lua_tointeger(L, 1);
-    item->conn = c;
-    look_at(L, item->lane);
+    give_lane(L, l, dbl_conn_any(L, 2), 2, (int)(item - l->item));
     return 0;
 }
 
-/* lanes.next(): the number of the next item to begin, and of its lane, if it is of one.  Those
- * before it wait, since something is under way on their lanes. */
+/* lanes.first(): the connection of the first lane, if there is one. */
+static int lanes_first(lua_State *L)
+{
+    Lanes *l = get_lanes(L);
+    for (int i = 1; i <= l->count; i++)
+        if (l->item[i].conn) {
+            lua_rawgeti(L, CONNS, i);
+            return 1;
+        }
+    return 0;
+}
+
+/* lanes.next(): the number of the next item to begin; if it is of a lane, its number, its
+ * connection, and whether that is open, and held.  Those before it wait, since something is under way on
+ * their lanes. */
 static int lanes_next(lua_State *L)
 {
     Lanes *l = get_lanes(L);
@@ -159,7 +171,15 @@ static int lanes_next(lua_State *L)
         if (!l->item[i].lane || !lane->asked) {
             lane->asked = lane->last = i;
             lua_pushinteger(L, i);
-            return 1 + push_number(L, l->item[i].lane);
+            if (!l->item[i].lane)
+                return 1;
+            lua_pushinteger(L, l->item[i].lane);
+            lua_rawgeti(L, CONNS, l->item[i].lane);
+            lua_pushboolean(L, dbl_conn_is_open(lane->conn));
+            if (!lane->conn->held)
+                return 4;
+            lua_pushboolean(L, 1);
+            return 5;
         }
         l->item[lane->last].after = i;
         lane->last = i;
@@ -398,6 +418,7 @@ static int lanes_new(lua_State *L)
     static const luaL_Reg functions[] = {
         {"check",   lanes_check  },
         {"add",     lanes_add    },
+        {"first",   lanes_first  },
         {"next",    lanes_next   },
         {"item",    lanes_item   },
         {"advance", lanes_advance},

@@ -158,10 +158,10 @@ end
 -- called at the next turn, and when it is roused, or late; react(job, ...) with what it says;
 -- self.reap retires those that were served to their end.
 function crew:attend(lane, begin, react, job)
-  local hand = { lane = lane, begin = begin, react = react, job = job }
+  local hand = { lane = lane, begin = begin, react = react, job = job, queued = true, fd = false, over = false }
   self.of_lane[lane] = hand
-  self.alive = self.alive + 1
-  wake(self, hand)
+  self.ready[self.last + 1] = hand
+  self.last, self.alive = self.last + 1, self.alive + 1
   return hand
 end
 

@@ -89,7 +89,6 @@ end
 -- each: Lua sees each result at once; else when something ends or fails.
 local function new_run(list, options, each)
   if type(list) ~= "table" then core.misuse("bad argument 'list' (table expected, got " .. type(list) .. ")") end
-  local first
   local lanes, results = core.lanes(list, each)
   local i = lanes.check(1)
   while i do
@@ -97,11 +96,10 @@ local function new_run(list, options, each)
     if conn then
       if conn:status() == "closed" then core.misuse(("item %d: connection is closed"):format(i)) end
       lanes.add(i, conn)
-      first = first or conn
     end
     i = lanes.check(i + 1)
   end
-  local how = find_wait(first, options)
+  local how = find_wait(lanes.first(), options)
   local hands, err = crew.new(how)
   if not hands then return nil, err end
   hands.serve = lanes.server(hands.crowd, hands.by_fd)
@@ -110,27 +108,26 @@ local function new_run(list, options, each)
     deadline = options.timeout and now() + options.timeout, limit = options.limit or math.huge,
     grace = options.grace, swift = not (how.enter or options.on_progress),
     decided = false, -- nothing more is to begin
-    lanes = lanes, active = 0, given = {}, live = {}, results = results, errors = {}, first = 1,
+    lanes = lanes, active = 0, given = {}, held = {}, graces = {}, live = {}, results = results, errors = {}, first = 1,
   }, run)
   function hands.reap() return self:reap() end
   return self
 end
 
 -- Connections that were given wait as the crew does while the run lasts.
-function run:adopt(conn)
-  if self.given[conn] then return end
+function run:adopt(conn, held)
   local s = state(conn)
-  self.given[conn] = { wait = s.wait, grace = s.grace, held = core.is_held(conn) }
-  s.grace = self.grace
+  self.given[conn], self.held[conn] = s.wait, held
+  if self.grace then self.graces[conn], s.grace = s.grace, self.grace end
   await.use(conn, self.crew.wait)
 end
 
 function run:give_back(conn)
-  local was, s = self.given[conn], state(conn)
+  local was = self.given[conn]
   self.given[conn] = nil
-  s.grace = was.grace
-  if not was.held then core.hold(conn, false) end -- whoever waited on it did so in a hand
-  await.use(conn, was.wait)
+  if self.grace then state(conn).grace = self.graces[conn] end
+  if not self.held[conn] then core.hold(conn, false) end -- whoever waited on it did so in a hand
+  await.use(conn, was)
 end
 
 -- The answer to item i, once.
@@ -175,10 +172,14 @@ local function advance(self, job)
   return job.i
 end
 
-local function leave(self, job)
+local function release(self, job)
   self.live[job] = nil
   if job.conn then self:give_back(job.conn) end
   self.active = self.active - 1
+end
+
+local function leave(self, job)
+  release(self, job)
   self:start()
 end
 
@@ -224,6 +225,7 @@ end
 -- What has come of a lane that Lua has to see.
 local function react(job, res, need, fd, seconds)
   local self, lanes = job.run, job.run.lanes
+  if res == false and need then return self.crew:watch(job.hand, fd, need, seconds) end
   job.i = lanes.item(job.lane)
   while res do
     if res ~= true then self:finish(job.i, res) end
@@ -243,14 +245,15 @@ local function react(job, res, need, fd, seconds)
   end
 end
 
--- Those lanes that were served to their end are left.
+-- Those lanes that were served to their end are left; nothing is to begin then.
 function run:reap()
-  local lane = self.lanes.over()
+  local hands, over = self.crew, self.lanes.over
+  local lane = over()
   while lane do
-    local hand = self.crew.of_lane[lane]
-    self.crew:retire(hand)
-    leave(self, hand.job)
-    lane = self.lanes.over()
+    local hand = hands.of_lane[lane]
+    hands:retire(hand)
+    release(self, hand.job)
+    lane = over()
   end
 end
 
@@ -271,14 +274,13 @@ end
 -- Starts as many as may run.
 function run:start()
   while self.active < self.limit and not self.decided do
-    local i, lane = self.lanes.next()
+    local i, lane, conn, open, held = self.lanes.next()
     if not i then return end
-    local conn = lane and read_where(self.list[i], i)
-    local job = { i = i, lane = lane, conn = conn, run = self }
+    local job = { i = i, lane = lane, conn = conn, run = self, hand = false, asked = false }
     self.active = self.active + 1
     self.live[job] = true
-    if conn then self:adopt(conn) end
-    if conn and self.swift and conn:status() == "ok" then
+    if conn then self:adopt(conn, held) end
+    if open and self.swift then
       self:attend(job)
     else
       job.hand = self.crew:spawn(work, self, job)
