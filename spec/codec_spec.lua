@@ -37,6 +37,41 @@ describe("codecs", function()
       conn:query { sql, binary = true }:rows "array"())
   end)
 
+  it("cannot take away what they read, and leave it as it was", function()
+    local read, meddle
+    assert(conn:codec(23, { decode = function(x)
+      if meddle then meddle(read) end
+      return x
+    end }))
+    local sql = "select g::int4 a, repeat('y', 1000) b, array[g::int4, g] c, g d from generate_series(1, 3000) g"
+    for _, shape in ipairs { "row", "array", "values" } do
+      read, meddle = conn:query(sql), function(res) res:clear() end
+      for _, get in ipairs { function() return read[1] end, function() return read:rows(shape)() end,
+        function() return read:column "c" end, function() return read(2, 1) end } do
+        assert.error_matches(get, "a codec cannot clear the result that it reads")
+      end
+      meddle = nil
+      assert.same({ "3000", "3000", n = 2 }, read(3000, "c"))
+      read:clear()
+      assert.error_matches(function() return read(1, 1) end, "cleared")
+
+      read = assert(conn:rows { sql, rows = shape })
+      for _, method in ipairs { "next", "close", "columns" } do
+        meddle = function(stream) stream[method](stream) end
+        assert.error_matches(function() read:next() end, "a codec cannot use the stream whose row it reads")
+      end
+      meddle = function() conn:close() end
+      assert.is_truthy(read:next())
+      meddle = nil
+      assert.error_matches(function() read:next() end, "connection is closed")
+      conn = server.connect()
+      assert(conn:codec(23, { decode = function(x)
+        if meddle then meddle(read) end
+        return x
+      end }))
+    end
+  end)
+
   it("decode by the name of a built-in type", function()
     assert(conn:codec("numeric", { decode = tonumber }))
     assert.same({ 1.5, 2 }, { conn:query "select 1.5"(1, 1), conn:query { "select 2.0", binary = true }(1, 1) })

@@ -405,6 +405,8 @@ static int result_no_rows(lua_State *L)
 static int result_clear(lua_State *L)
 {
     Result *r = any_result(L, 1);
+    if (r->lent)
+        dbl_misuse(L, "a codec cannot clear the result that it reads");
     if (r->outside)
         r->outside->bytes -= PQresultMemorySize(r->pg);
     r->outside = NULL;

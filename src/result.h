@@ -50,6 +50,8 @@ typedef struct Result {
     unsigned char status; /* ExecStatusType */
     unsigned char reading;
     unsigned char cleared;
+    unsigned char
+        lent; /* a function of a codec runs, and others of its values are still to be read */
     unsigned char distinct; /* the columns' names, as dbl_push_names found */
     const char *command;
     const Cell *cells; /* of a small one */

@@ -31,13 +31,19 @@ static void push_special(lua_State *L, int result, const char *field, int i)
     lua_remove(L, -2);
 }
 
-/* Puts the value on the top through the function at f; of an array, each of its values. */
-static void convert(lua_State *L, int f, int array)
+/* Puts the value on the top through the function at f, which cannot take r away meanwhile; of
+ * an array, each of its values. */
+static void convert(lua_State *L, Result *r, int f, int array)
 {
     if (!array || !lua_istable(L, -1)) {
+        unsigned char was = r->lent;
         lua_pushvalue(L, f);
         lua_insert(L, -2);
-        lua_call(L, 1, 1);
+        r->lent = 1;
+        int status = lua_pcall(L, 1, 1, 0);
+        r->lent = was;
+        if (status != 0)
+            lua_error(L);
         return;
     }
     luaL_checkstack(L, 8, "too many values");
@@ -47,7 +53,7 @@ static void convert(lua_State *L, int f, int array)
     for (int i = 1; i <= n; i++) {
         lua_rawgeti(L, t, i);
         if (!dbl_is_null(L, -1)) {
-            convert(L, f, array);
+            convert(L, r, f, array);
             lua_rawseti(L, t, i);
         } else {
             lua_pop(L, 1);
@@ -75,7 +81,7 @@ static inline void push_cell(lua_State *L, const Result *r, int result, Cell cel
     if (c->codec) {
         push_special(L, result, NULL, column + 1);
         lua_insert(L, -2); /* function, value */
-        convert(L, lua_gettop(L) - 1, c->array);
+        convert(L, lua_touserdata(L, result), lua_gettop(L) - 1, c->array);
         lua_remove(L, -2);
     }
 }

@@ -44,6 +44,8 @@ static Stream *check_stream(lua_State *L)
     Stream *s = dbl_marked(L, 1, &mark, sizeof *s);
     if (!s)
         luaL_argerror(L, 1, "stream expected");
+    if (s->result && s->result->lent)
+        dbl_misuse(L, "a codec cannot use the stream whose row it reads");
     return s;
 }
 
