@@ -48,11 +48,29 @@ describe("core.crowd", function()
   end)
 
   it("says what cannot be watched, and stays harmless when closed", function()
+    local bell = core.bell()
+    local fd = bell:getfd()
+    assert.is_true(crowd:watch(fd, "w"))
+    assert.is_true(crowd:watch(fd, "r"))
+    bell:close()
+    assert.is_false(bell:ring())
+    assert.is_false(crowd:watch(fd, "r"))
     assert.is_false(crowd:watch(-1, "r"))
     crowd:close()
+    assert.is_nil(crowd:getfd())
     assert.is_false(crowd:watch(0, "r"))
     crowd:forget(0)
     crowd:close()
+  end)
+end)
+
+describe("core.bell", function()
+  it("may be rung however often, though nobody hears it", function()
+    local bell, times = core.bell(), 0
+    while bell:ring() do times = times + 1 end
+    assert.is_true(times >= 512)
+    assert.is_true(core.poll(bell:getfd(), "r", 3e6)) -- a month, and more than poll(2) takes at once
+    bell:close()
   end)
 end)
 
@@ -87,6 +105,29 @@ describe("core.look", function()
 
   it("gives nil at the deadline", function()
     assert.is_nil(core.look({ one, two }, core.now() + 0.01))
+  end)
+
+  it("gives those that have failed, that have a result made already, and waits for what is to be sent", function()
+    local refused = assert(dblink.connect_start "host=127.0.0.1 port=1")
+    for _ = 1, 2 do assert.same({ refused }, dblink.wait_any({ one, refused }, 20)) end
+    refused:close()
+    assert(one:send_query { "select 1", max_bytes = 1000 })
+    while one:is_busy() do core.poll(one:getfd(), "r", 1) end
+    for _ = 1, 2 do assert.same({ one }, core.look({ one, two }, 0)) end
+    assert(two:send_query("select length($1)", ("x"):rep(3e7)))
+    assert.same({ two }, dblink.wait_any({ two }, 20))
+    assert.equal(3e7, assert(two:get_result())(1, 1))
+    if not server.own then return end
+    local relay = require "support.wire".open()
+    relay "hold"
+    local silent = assert(dblink.connect_start(relay.conninfo .. " connect_timeout=1"))
+    local started = core.now()
+    assert.is_nil((dblink.wait_any({ silent, three }, 0.05)))
+    assert.same({ silent }, dblink.wait_any({ three, silent }, 20))
+    assert.is_true(core.now() - started >= 1)
+    assert.equal("bad", silent:status())
+    silent:close()
+    relay:close()
   end)
 
   it("refuses what is no connection, or a closed one", function()

@@ -65,6 +65,13 @@ describe("an error object", function()
     assert.equal('failed: ERROR 42P01: relation "nowhere" does not exist', "failed: " .. err)
     assert.equal('ERROR 42P01: relation "nowhere" does not exist!', err .. "!")
     assert.equal(tostring(err) .. tostring(err), err .. err)
+    for _, other in ipairs { 1, true, false, {}, function() end } do
+      assert.equal(tostring(err) .. tostring(other), err .. other)
+      assert.equal(tostring(other) .. tostring(err), other .. err)
+    end
+    assert.equal(tostring(err) .. "nil", err .. nil)
+    local odd = setmetatable({}, { __tostring = function() return {} end })
+    assert.error_matches(function() return err .. odd end, "must return a string")
     local ok, raised = pcall(dblink.assert, nil, err)
     assert.is_false(ok)
     assert.equal(err, raised)
@@ -81,6 +88,7 @@ describe("an error object", function()
     assert.is_true(err:is "23505")
     assert.is_false(err:is "23506")
     assert.is_false(err:is "division_by_zero")
+    for _, name in ipairs { "active_sql_transaction", "zero_length_character_string" } do assert.is_false(err:is(name)) end
     assert.error_matches(function() err:is "no_such_condition" end, "no condition is named 'no_such_condition'")
     _, err = dblink.connect "nonsense"
     assert.is_false(err:is "unique_violation")

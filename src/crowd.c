@@ -182,20 +182,12 @@ static int crowd_close(lua_State *L)
     return 0;
 }
 
-static int need_of(lua_State *L, int i)
-{
-    int need = 0;
-    for (const char *s = luaL_checkstring(L, i); *s; s++)
-        need |= *s == 'r' ? DBL_READ : *s == 'w' ? DBL_WRITE : 0;
-    return need;
-}
-
 /* crowd:watch(fd, events): whether it can be watched. */
 static int crowd_watch(lua_State *L)
 {
     Crowd *w = dbl_crowd(L, 1);
-    int fd = (int)luaL_checkinteger(L, 2);
-    lua_pushboolean(L, !w->closed && fd >= 0 && crowd_set(w, fd, need_of(L, 3)));
+    int fd = (int)luaL_checkinteger(L, 2), need = dbl_events(luaL_checkstring(L, 3));
+    lua_pushboolean(L, !w->closed && fd >= 0 && crowd_set(w, fd, need));
     return 1;
 }
 

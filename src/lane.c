@@ -63,14 +63,16 @@ static Lanes *get_lanes(lua_State *L)
 static Item *check_item(lua_State *L, Lanes *l, int i)
 {
     lua_Integer n = lua_tointeger(L, i);
-    luaL_argcheck(L, n >= 1 && n <= l->count, i, "no item");
+    if (n < 1 || n > l->count)
+        luaL_argerror(L, i, "no item");
     return &l->item[n];
 }
 
 static Item *check_lane(lua_State *L, Lanes *l)
 {
     Item *lane = check_item(L, l, 1);
-    luaL_argcheck(L, lane->conn, 1, "no lane");
+    if (!lane->conn)
+        luaL_argerror(L, 1, "no lane");
     return lane;
 }
 
@@ -228,7 +230,8 @@ static int lanes_finish(lua_State *L)
 {
     Lanes *l = get_lanes(L);
     Item *item = check_item(L, l, 1);
-    luaL_argcheck(L, l->ended < l->count, 1, "all are over");
+    if (l->ended == l->count)
+        luaL_argerror(L, 1, "all are over");
     return push_number(L, finish(l, (int)(item - l->item)));
 }
 
