@@ -272,8 +272,9 @@ for where, wait in pairs(waits) do
       assert(w:row { 1, true })
       assert(w:row { 2, false, n = 2 })
       assert(w:row { 3, ("x"):rep(3e6) })
+      assert(w:row { nil, nil, n = 2 })
       for i = 4, 100 do assert(w:row { i, ("y"):rep(2000) }) end
-      assert.equal(100, assert(w:finish()).affected)
+      assert.equal(101, assert(w:finish()).affected)
       local res = assert(conn:query("select string_agg(left(b, 5), ' ' order by a) from " .. name .. " where a < 5"))
       assert.equal("t f xxxxx yyyyy", res(1, 1))
     end)

@@ -120,6 +120,7 @@ for where, wait in pairs { ["a plain script"] = "poll", ["a wait of its own"] = 
       local fine, err = pcall(conn:notifications { timeout = 10 })
       assert.is_false(fine)
       assert.is_true(err.connection_lost)
+      assert.is_nil((conn:get_notify()))
     end)
   end)
 end

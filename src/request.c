@@ -103,7 +103,7 @@ static void do_errand(Errand *e)
 {
     char error[sizeof e->error] = "";
     if (!PQcancel(e->handle, error, sizeof error))
-        copy_error(e->error, sizeof e->error, error[0] ? error : "the cancel request failed");
+        copy_error(e->error, sizeof e->error, error);
 }
 
 #endif

@@ -304,13 +304,27 @@ static void forking(void)
         luaopen_dblink(L);
         lua_pushstring(L, conninfo);
         run(L, 0,
-            "local dblink, conninfo = ...\n"
+            "dblink, conninfo = ...\n"
             "conn = dblink.assert(dblink.connect(conninfo))\n"
-            "conn:query 'create temporary table t (a int, b text)'");
+            "conn:query 'create temporary table t (a int, b text)'\n"
+            "local function at_once() return true end\n"
+            "local wait = {wait = at_once, forget = function() forgotten = true end}\n"
+            "waiting = dblink.assert(dblink.connect(conninfo, {wait = wait}))\n"
+            "local gone = dblink.assert(dblink.connect(conninfo))\n"
+            "gone:send_query 'select pg_sleep(9)' gone:close()\n" /* a thread, which no child has */
+            "forgotten = nil");
         run(L, 0, going_on[i][0]);
         pid_t child = fork();
         if (child == 0) {
-            run(L, 0, "assert(not pcall(conn.query, conn, 'select 1')) conn:close()");
+            run(L, 0,
+                "assert(not pcall(conn.query, conn, 'select 1'))\n"
+                "if ticket then assert(it:close()) end\n"
+                "it = nil collectgarbage() collectgarbage()\n"
+                "conn:close() waiting:close() assert(not forgotten)");
+            run(L, 0,
+                "local own = dblink.assert(dblink.connect(conninfo))\n"
+                "assert(own:query('select 43')(1, 1) == 43)\n"
+                "own:send_query 'select pg_sleep(9)' own:close()");
             lua_close(L);
 #ifdef __SANITIZE_ADDRESS__
             _exit(
@@ -323,6 +337,7 @@ static void forking(void)
         CHECK(waitpid(child, &status, 0) == child && status == 0);
         run(L, 0, going_on[i][1]);
         run(L, 0, "assert(conn:get_result() == nil) assert(conn:query('select 42')(1, 1) == 42)");
+        run(L, 0, "assert(waiting:query('select 44')(1, 1) == 44)");
         lua_close(L);
         CHECK(h.used == 0);
     }

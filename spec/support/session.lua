@@ -24,8 +24,11 @@ local function part(name, f, alone)
 end
 
 part("connect", function(ctx)
-  ctx.conn = check(dblink.connect(ctx.conninfo, { timeout = ctx.patience }))
-  expect(check(ctx.conn:query { "select 1", timeout = ctx.patience })(1, 1), 1)
+  local conn = check(dblink.connect(ctx.conninfo, { timeout = ctx.patience }))
+  ctx.conn = conn
+  expect(check(conn:query { "select 1", timeout = ctx.patience })(1, 1), 1)
+  check(conn:reset(ctx.patience))
+  expect(check(conn:query { "select 2", timeout = ctx.patience })(1, 1), 2)
 end, "alone")
 
 part("query", function(ctx)
@@ -75,6 +78,7 @@ part("big", function(ctx)
   local n = 0
   for i, _, s in res:rows "values" do n = n + (#s == i and 1 or 0) end
   expect(n, 60)
+  expect(#check(ctx.conn:query { "select g, repeat('x', g) from generate_series(1, 5) g", max_bytes = 1000 }), 5)
   local none, err = ctx.conn:query { "select repeat('x', 3000)", max_bytes = 1000 }
   expect(none, nil)
   if err.kind ~= "too_big" then check(nil, err) end
@@ -113,7 +117,8 @@ part("copy", function(ctx)
   check(w:write "21\tx\n")
   expect(check(w:finish()).affected, 21)
   w = check(conn:copy_in "copy t from stdin")
-  check(w:row { 22, "y" })
+  check(w:write "22\ty\n")
+  check(w:row { 23, ("z"):rep(60000) })
   check(w:fail "no more")
   local r, n = check(conn:copy_out "copy t to stdout"), 0
   local rows = r:rows { "int4" }
