@@ -162,21 +162,39 @@ static void resolve_all(lua_State *L, Result *r, int codecs, int own)
     }
 }
 
+int dbl_is_plain(const Column *c)
+{
+    return !c->codec && (c->decode == dbl_decode_raw || dbl_reader(c->decode));
+}
+
+/* How a column of that OID will be read. */
+static Column foresee(lua_State *L, Oid oid, int binary, int reading, int codecs)
+{
+    Column c = {.oid = oid, .binary = (unsigned char)binary};
+    c.codec = (unsigned char)resolve(L, &c, reading, codecs);
+    if (c.codec)
+        lua_pop(L, 1);
+    return c;
+}
+
 int dbl_binary_traits(lua_State *L, const PGresult *description, int reading, int uservalue)
 {
     int top = lua_gettop(L), columns = PQnfields(description), traits = 0, ok = columns > 0;
-    int codecs = 0;
+    int codecs = 0, plain = 1, plain_text = 1;
     if (reading & DBL_READ_CODECS && uservalue) {
         lua_getfield(L, uservalue, "codecs");
         codecs = top + 1;
     }
     for (int i = 0; i < columns && ok; i++) {
-        Column c = {.oid = PQftype(description, i), .binary = 1};
-        if (resolve(L, &c, reading, codecs))
-            lua_pop(L, 1);
+        Column c = foresee(L, PQftype(description, i), 1, reading, codecs);
+        Column text = foresee(L, c.oid, 0, reading, codecs);
         ok = c.decode != dbl_unreadable;
         traits |= c.type->traits;
+        plain &= dbl_is_plain(&c);
+        plain_text &= dbl_is_plain(&text);
     }
+    dbl_getprivate(L, DBL_SHEETS);
+    ok &= plain || !plain_text || !lua_toboolean(L, -1);
     lua_settop(L, top);
     return ok ? traits : -1;
 }

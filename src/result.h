@@ -86,9 +86,15 @@ Decoder dbl_unreadable;
 /* Raises the error of a value in this column that cannot be read. */
 int dbl_column_error(lua_State *L, const Column *c);
 
+/* Whether its values are the bytes that came, or what a Reader makes of them. */
+int dbl_is_plain(const Column *c);
+
+/* True in the registry where results of such columns alone are read by themselves (sheet.c). */
+#define DBL_SHEETS "dblink.sheets"
+
 /* Whether all columns of a description (a result, of PQsendDescribePrepared say) can be
- * had in binary: the traits of their types, which dbl_type_settled takes, or -1 if not.
- * reading and uservalue: those of the results to come. */
+ * had in binary, and are not better had in text: the traits of their types, which
+ * dbl_type_settled takes, or -1 if not.  reading and uservalue: those of the results to come. */
 int dbl_binary_traits(lua_State *L, const PGresult *description, int reading, int uservalue);
 
 /* Likewise, for rows that come in pieces: *pg has the columns, and no rows.  Then

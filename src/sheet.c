@@ -71,11 +71,6 @@ static int fill(Sheet *s)
     return n;
 }
 
-static int is_plain(const Column *c)
-{
-    return !c->codec && (c->decode == dbl_decode_raw || dbl_reader(c->decode));
-}
-
 static const char *kind_of(const Column *c)
 {
     return !dbl_reader(c->decode) ? "text" : is_boolean(c) ? "boolean" : "number";
@@ -108,7 +103,7 @@ static int sheet(lua_State *L)
     if (!r->pg || r->columns == 0 || r->columns > MOST_COLUMNS)
         return 0;
     for (int j = 0; j < r->columns; j++)
-        if (!is_plain(&r->column[j]))
+        if (!dbl_is_plain(&r->column[j]))
             return 0;
     size_t columns = (size_t)r->columns;
     Sheet *s = dbl_newuserdata(L, sizeof *s + columns * (sizeof(Reader) + ROOM * sizeof(Value)));
@@ -120,7 +115,16 @@ static int sheet(lua_State *L)
     return 3;
 }
 
+/* core.use_sheets(): statements that choose between text and binary heed what a sheet can hold. */
+static int use_sheets(lua_State *L)
+{
+    lua_pushboolean(L, 1);
+    dbl_setprivate(L, DBL_SHEETS);
+    return 0;
+}
+
 const luaL_Reg dbl_sheet_functions[] = {
-    {"sheet", sheet},
-    {NULL,    NULL },
+    {"sheet",      sheet     },
+    {"use_sheets", use_sheets},
+    {NULL,         NULL      },
 };

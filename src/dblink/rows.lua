@@ -5,6 +5,8 @@ local core = require "dblink.core"
 local found, ffi = pcall(require, "ffi")
 if not found or not require("jit").status() then return end
 
+core.use_sheets()
+
 local methods = core.result_methods
 local in_c = methods.rows
 
