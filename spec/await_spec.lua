@@ -155,3 +155,56 @@ describe("Ctrl-C in a plain script", function()
     admin:close()
   end)
 end)
+
+describe("a wait that raises", function()
+  local conn, broken
+  before_each(function()
+    broken = false
+    conn = server.connect("", { wait = {
+      wait = function(fd, events, seconds)
+        if broken then
+          broken = false
+          error("the loop was stopped", 0)
+        end
+        return poll.wait(fd, events, seconds)
+      end,
+      forget = function() end,
+    } })
+  end)
+  after_each(function() conn:close() end)
+
+  -- Only where pcall can be yielded through.
+  local function check(verb, ...)
+    local ok, err = pcall(conn[verb], conn, ...)
+    assert.same({ false, "the loop was stopped" }, { ok, err })
+    return require "dblink.protect".native or pending "Lua 5.1"
+  end
+
+  it("in a query leaves it to be cancelled and collected", function()
+    broken = true
+    if not check("query", "select pg_sleep(60)") then return end
+    local admin = server.connect()
+    server.wait_active(admin, conn:backend_pid())
+    admin:close()
+    assert(conn:cancel())
+    assert.equal("57014", select(2, conn:get_result()).sqlstate)
+    assert.is_nil(conn:get_result())
+    assert.equal(1, assert(conn:query "select 1")(1, 1))
+  end)
+
+  it("in a transaction has it rolled back", function()
+    if not check("transaction", function()
+      broken = true
+      return conn:query "select pg_sleep(60)"
+    end) then return end
+    assert.equal("idle", conn:transaction_status())
+    assert.equal(1, assert(conn:query "select 1")(1, 1))
+  end)
+
+  it("while a connection is opened anew leaves it to be opened", function()
+    broken = true
+    if not check "reset" then return end
+    assert(conn:reset())
+    assert.equal(1, assert(conn:query "select 1")(1, 1))
+  end)
+end)

@@ -609,6 +609,20 @@ describe("named links", function()
       assert.equal("57014", result.error.sqlstate)
     end)
 
+    it("send what is big in many pieces", function()
+      local refused, size
+      assert.same({}, run(function()
+        connect "c"
+        assert.equal(1, set.send_query("c", "select length('" .. ("x"):rep(2e7) .. "')::text"))
+        size = set.get_result "c"(1, 1)
+      end, function()
+        while not set.get_connections() do coroutine.yield() end
+        while not refused do refused = raised(set.exec, "c", "select 1") end
+      end))
+      assert.equal("20000000", size)
+      assert.equal("55006", refused.sqlstate)
+    end)
+
     it("cannot both have a name", function()
       local function job() connect "c" end
       local errors = run(job, job)

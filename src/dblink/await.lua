@@ -52,19 +52,27 @@ local function see_through(conn, how, token, need, fd, seconds)
   return res, need
 end
 
--- drive(conn, how, token, ...), in which a coroutine waits: it keeps others off the
--- connection in all else.
-local function waiting(s, drive_it, conn, ...)
-  local how = s.wait
-  if s.token or not how.enter then return drive_it(conn, how, s.token, ...) end
-  local token = how.enter(conn.close, conn, true)
-  s.token = token
-  local done, err = drive_it(conn, how, token, ...)
-  if token then
+-- How it was waited. Where a wait raised nobody waits any more, and the error goes on.
+local function over(conn, s, how, own, ok, ...)
+  if own then
     s.token = nil
-    how.leave(token)
+    how.leave(own)
   end
-  return done, err
+  if ok then return ... end
+  core.hold(conn, false)
+  error((...), 0)
+end
+
+-- In Lua 5.1 nothing can yield within pcall: there a wait must not raise.
+local try = protect.native and pcall or function(f, ...) return true, f(...) end
+
+-- f(conn, how, token, ...), in which a coroutine waits: it keeps others off the
+-- connection in all else.
+local function waiting(s, f, conn, ...)
+  local how = s.wait
+  local own = not s.token and how.enter and how.enter(conn.close, conn, true)
+  if own then s.token = own end
+  return over(conn, s, how, own, try(f, conn, how, s.token, ...))
 end
 
 -- Waits until nothing is left to do: true, or false when the deadline has come,
@@ -82,16 +90,17 @@ function await.use(conn, how)
   core.set_wait(conn, how.plain, how.check ~= nil)
 end
 
--- Waits until all of a query is sent, and reads nothing where it is already.
-function await.flush(conn)
-  local need = conn:events()
-  core.hold(conn, not state(conn).plain)
-  while need == "rw" do
-    state(conn).wait.wait(conn:getfd(), need)
-    need = conn:step()
+local function flush(conn, how, token)
+  while conn:events() == "rw" do
+    core.hold(conn, not how.plain)
+    how.wait(conn:getfd(), "rw", nil, token)
+    core.hold(conn, false)
+    conn:step()
   end
-  core.hold(conn, false)
 end
+
+-- Waits until all of a query is sent, and reads nothing where it is already.
+function await.flush(conn) return waiting(state(conn), flush, conn) end
 
 -- Sends one cancel request and sees it through: true, or nil and an error. One that
 -- is not through in time goes on without us, and bars the connection until it is. The
