@@ -75,9 +75,10 @@ function methods:cancel(seconds)
 end
 
 function methods:reset(seconds)
+  local none = {} -- made before: what raised in between would leave it half open
   local ok, err = core.reset_start(self, seconds)
   if not ok then return nil, err end
-  state(self).statements, state(self).cached = {}, 0
+  state(self).statements, state(self).cached = none, 0
   return connection.open(self)
 end
 
