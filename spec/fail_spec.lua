@@ -104,6 +104,9 @@ describe("an error object", function()
     end
     told(dblink.ping)
     told(dblink.connect)
+    local beside = debug.getinfo(dblink.ping, "S").source:gsub("%.lua$", "s.lua") -- the caller's, though of our name
+    local _, err = pcall(assert((loadstring or load)("local ping = ... ping 'a\\0b'", beside)), dblink.ping)
+    assert.matches("dblinks%.lua:1: bad argument 'conninfo'", err)
     if pcall(coroutine.create, core.home) then -- a coroutine of C alone, which is nobody's home
       coroutine.wrap(core.home)()
       told(dblink.ping)

@@ -17,6 +17,7 @@ describe("dblink.array", function()
       { "bool", { true, false, null, n = 3 } },
       { "numeric", { "1.50", "-0.001", n = 2 } },
       { "text", { "", "NULL", "null", 'a"b\\c', "{x,y}", " z ", "ü\n", null, n = 8 } },
+      { "text", { ("x"):rep(300) .. '"', n = 1 } },
       { "bytea", { "\0\1\255", "", "\\x", n = 3 } },
       { "jsonb", { '{"a": "b"}', "[1, 2]", n = 2 } },
       { "timestamptz", { "2024-01-01 00:00:00+00", n = 1 } },

@@ -5,6 +5,7 @@ local VALUES = [==[select 1 as i, 'a"b\c' || chr(10) || 'ü' as t, true as b, nu
   0.1::float4 as g, -1.5e-300::float8 as h, 12.50 as num, '-Infinity'::float4 as inf, '{"a": [1]}'::json as j,
   '{"b": null}'::jsonb as jb, array[[1,2],[3,null]] as arr,
   array['a b', 'NULL', '', null, 'x"y', '\', '{', 'c,d', 'nope', 'nude', 'nuls'] as ta, E'\b\v\x1f\x7f' as ctl,
+  13.5465975::float4 as g9, 'NaN'::float4 as g0,
   E'a\nb' as nl, E'a\rb' as cr, '\x00ff'::bytea as by, array['\x01'::bytea] as ba,
   date '2024-01-01' as d, ''::text as e, array[]::int[] as ea, array[true, false] as bo,
   9223372036854775807::int8 as big, array['{"c": 1}'::jsonb] as ja, 'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11'::uuid as u,

@@ -118,6 +118,12 @@ describe("rows", function()
     other:close()
   end)
 
+  it("are iterated by an iterator of ours alone", function()
+    local call = (debug.getmetatable(conn:query "select 1":rows()) or {}).__call
+    if not call then return pending "there it is a function" end
+    for _, other in ipairs { false, {}, io.stdout, newproxy(false) } do assert.has_error(function() call(other) end) end
+  end)
+
   it("go through functions of codecs in lists too", function()
     local c = server.connect("", { codecs = { int4 = { decode = function(text) return "<" .. text .. ">" end } } })
     for _, count in ipairs { 2, 2000 } do

@@ -226,6 +226,7 @@ describe("the table of types", function()
     end
     assert.is_nil(core.type(0))
     assert.is_nil(core.type(4294967295))
+    for _, name in ipairs { "", "x", "[]", "int44" } do assert.is_nil(core.type(name)) end
     conn:close()
   end)
 end)
@@ -342,7 +343,7 @@ describe("bytes of a hostile server", function()
       { 16, "true" }, { 20, "99999999999999999999999" }, { 701, "" }, { 701, "." }, { 701, "0x10" }, { 701, "1e" },
       { 701, ("1"):rep(500) .. "x" }, { 16, "x" },
       { 17, "\\x0" }, { 17, "\\x0g" }, { 17, "\\x@0" }, { 17, "\\" }, { 17, "\\400" }, { 17, "\\12" },
-      { 17, "\\12a" }, { 17, "\\1/1" }, { 17, "\\x000" },
+      { 17, "\\12a" }, { 17, "\\1/1" }, { 17, "\\x000" }, { 17, "\\x" .. ("0"):rep(600) .. "g0" },
     } do
       assert.is_nil(core.decode(case[1], "text", case[2]))
     end

@@ -75,7 +75,7 @@ static int exchange(int *p, int from, int to)
 
 static int64_t microseconds(double seconds)
 {
-    return seconds < 1e9 ? (int64_t)(seconds * 1e6) : NEVER;
+    return (int64_t)(seconds * 1e6);
 }
 
 /* Disarms, and wakes the cosocket with the reason.  Whoever was woken may have armed
@@ -127,6 +127,12 @@ static void leave(Relay *r)
     free(r);
 }
 
+/* A counter of eventfd that cannot be changed is as it should be. */
+static void ignore(ssize_t n)
+{
+    (void)n;
+}
+
 static void run(void *relay)
 {
     Relay *r = relay;
@@ -138,10 +144,10 @@ static void run(void *relay)
                            dbl_milliseconds(next == NEVER ? DBL_NEVER : (double)next / 1e6));
         for (int i = 0; i < n; i++) {
             Slot *s = &r->slots[e[i].data.u64 % MOST];
-            if (e[i].data.u64 != KICK && load(&s->turn) == e[i].data.u64 / MOST)
+            if (e[i].data.u64 == KICK)
+                ignore(read(r->kick, &count, sizeof count));
+            else if (load(&s->turn) == e[i].data.u64 / MOST)
                 fire(s, 'r');
-            else if (e[i].data.u64 == KICK && read(r->kick, &count, sizeof count) < 0)
-                continue;
         }
         int64_t moment = microseconds(dbl_now());
         if (moment >= load(&r->next))
@@ -153,8 +159,7 @@ static void run(void *relay)
 static void kick(Relay *r)
 {
     uint64_t one = 1;
-    while (write(r->kick, &one, sizeof one) < 0 && errno == EINTR)
-        ;
+    ignore(write(r->kick, &one, sizeof one));
 }
 
 /* A socket that nobody else can find: in a folder of mode 0700. */
@@ -287,7 +292,8 @@ static int relay_accept(lua_State *L)
     int fd = accept(r->listener, NULL, NULL);
     if (fd < 0)
         return dbl_fail(L, DBL_CONNECTION, "the cosocket did not come: %s", strerror(errno));
-    if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &size) != 0 || who.pid != getpid()) {
+    getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &size);
+    if (who.pid != getpid()) {
         close(fd);
         return dbl_fail(L, DBL_CONNECTION, "somebody else came instead of the cosocket");
     }
@@ -357,7 +363,7 @@ static int relay_gone(lua_State *L)
     char byte;
     Slot *s = slot(L, relay(L));
     ssize_t n = recv(s->peer, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
-    lua_pushboolean(L, n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR));
+    lua_pushboolean(L, n == 0 || (n < 0 && errno != EAGAIN));
     return 1;
 }
 

@@ -46,8 +46,15 @@ static void add_types(const Type *types)
 
 static int push_result(lua_State *L)
 {
+    double number;
+    size_t size;
     PGresult **box = lua_touserdata(L, 1);
-    dbl_result_push(L, box, (int)lua_tointeger(L, 2), 0);
+    const char *s = lua_tolstring(L, 3, &size);
+    const Result *r = dbl_result_push(L, box, (int)lua_tointeger(L, 2), 0);
+    Reader read = dbl_reader(r->column[0].decode);
+    if (read)
+        read(s, size, &number);
+    lua_pop(L, dbl_epoch_type.binary(L, &dbl_epoch_type, s, size));
     return 1;
 }
 
@@ -85,7 +92,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     lua_pushcfunction(L, push_result);
     lua_pushlightuserdata(L, &res);
     lua_pushinteger(L, reading);
-    if (lua_pcall(L, 2, 1, 0) != 0)
+    lua_pushlstring(L, value, (size_t)length);
+    if (lua_pcall(L, 3, 1, 0) != 0)
         abort();
     lua_pushlstring(L, value, (size_t)length);
     fuzz_run(L, 2);

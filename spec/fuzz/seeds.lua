@@ -70,7 +70,7 @@ local answers = {
   problem("N", "00000") .. notification .. message("C", "LISTEN\0") .. ready .. notification,
   message("S", "TimeZone\0UTC\0") .. message("C", "BEGIN\0") .. message("Z", "T") .. problem("E", "40001") ..
     message("Z", "E") .. message("C", "ROLLBACK\0") .. ready,
-  problem("E", "57P01", "FATAL"), problem("E", "XX000", "PANIC"), message("E", "SERROR\0\0") .. ready,
+  problem("E", "57P01", "FATAL"), problem("E", "XX000", "PANIC"), message("E", "SERROR\0C42P01\0\0") .. ready,
   message("R", int(5, 4) .. "salt"), message("R", int(10, 4) .. "SCRAM-SHA-256\0\0"),
 }
 for operation = 0, 15 do

@@ -256,6 +256,18 @@ int socket(int domain, int type, int protocol)
     return REFUSED(EMFILE) ? -1 : socket(domain, type, protocol);
 }
 
+int bind(int fd, const struct sockaddr *to, socklen_t size)
+{
+    REAL(int, bind, int, const struct sockaddr *, socklen_t);
+    return REFUSED(EACCES) ? -1 : bind(fd, to, size);
+}
+
+int listen(int fd, int backlog)
+{
+    REAL(int, listen, int, int);
+    return REFUSED(EADDRINUSE) ? -1 : listen(fd, backlog);
+}
+
 int accept(int listener, struct sockaddr *restrict from, socklen_t *restrict size)
 {
     REAL(int, accept, int, struct sockaddr *, socklen_t *);

@@ -260,8 +260,10 @@ static void pushing(void)
     push(L, mine, DBLINK_BORROW);
     CHECK(dblink_toconn(L, 1) == pg && dblink_toconn(L, 2) == mine);
     CHECK(PQisnonblocking(mine));
+    lua_pushlightuserdata(L, NULL);
     run(L, 0,
-        "local own, borrowed = ...\n"
+        "local own, borrowed, null = ...\n"
+        "assert(own:query('select $1::int is null', null)(1, 1))\n"
         "assert(own:query('select $1::text', 'x')(1, 1) == 'x')\n"
         "assert(borrowed:query('select 2')(1, 1) == 2)\n"
         "borrowed:close()\n"
