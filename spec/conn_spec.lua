@@ -40,12 +40,42 @@ describe("a connection", function()
     assert.is_false(conn:dirty())
     assert(conn:send_query "select pg_sleep(60)")
     assert.is_false(conn:dirty())
+    server.wait_active(server.connect(), conn:backend_pid())
     assert(conn:cancel())
     while conn:is_busy() do core.poll(conn:getfd(), "r", 1) end
     assert.is_true(conn:dirty())
     assert.equal("cancelled", select(2, conn:get_result(math.huge)).kind)
     assert.error_matches(function() conn:get_result(-1) end, "must not be negative")
     assert.error_matches(function() conn:get_result(0 / 0) end, "must not be negative")
+    local _, err = pcall(function() conn:get_result {} end)
+    assert.matches("conn_spec.lua:%d+: bad argument 'seconds' %(number expected, got table", err)
+  end)
+
+  it("says once what libpq repeats at each refusal", function()
+    assert(conn:send_query "select 1")
+    for _ = 1, 3 do assert.equal("another command is already in progress", select(2, conn:query "select 2").message) end
+    while conn:get_result() do end -- luacheck: ignore
+    core.sever(conn)
+    local first = select(2, conn:query "select 1").message
+    for _ = 1, 3 do
+      local message = select(2, conn:query "select 1").message
+      assert.equal(1, select(2, message:gsub("no connection to the server", "")), first .. message)
+    end
+  end)
+
+  it("takes no NaN where it wants seconds or bytes", function()
+    local nan = 0 / 0
+    for _, options in ipairs { { timeout = nan }, { max_bytes = nan }, { statement_cache = nan } } do
+      assert.has_error(function() dblink.connect(server.conninfo, options) end)
+    end
+    for verb, argument in pairs { next_notification = nan, exec_all = nan, cancel = nan,
+      notifications = { timeout = nan }, query = { "select 1", timeout = nan }, pipeline = { timeout = nan } } do
+      local more = verb == "exec_all" and { "select 1", argument } or { argument }
+      assert.has_error(function() conn[verb](conn, more[1], more[2]) end)
+    end
+    assert.has_error(function() dblink.wait_any({ conn }, nan) end)
+    assert.has_error(function() dblink.gather({}, { timeout = nan }) end)
+    assert.equal(1, conn:query "select 1"(1, 1))
   end)
 
   it("may be closed by its wait, when that is asked to forget it", function()

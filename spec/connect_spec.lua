@@ -28,7 +28,9 @@ describe("connecting", function()
     local conn = assert(dblink.connect(info))
     assert.equal("0", conn:info().keepalives)
     conn:close()
-    for key, value in pairs { dbname = "a\0b", user = {}, [1] = "x" } do
+    info.port = tonumber(info.port) + 0.0
+    dblink.connect(info):close()
+    for key, value in pairs { dbname = "a\0b", user = {}, [1] = "x", host = true } do
       assert.error_matches(function() dblink.connect { [key] = value } end, "conninfo")
     end
     local many = {}

@@ -341,20 +341,57 @@ for where, wait in pairs(waits) do
       reader:close()
     end)
 
-    it("keeps others off the connection meanwhile", function()
-      local w = copy_in()
-      local res, err = conn:query "select 1"
-      assert.is_nil(res)
-      assert.matches("in progress", err.message)
-      assert(w:row { 1, "x" })
-      assert.equal(1, assert(w:finish()).affected)
-      w = copy_in()
-      conn:get_result() -- which takes the COPY for a query
-      res, err = w:write "x"
-      assert.is_nil(res)
-      assert.equal("usage", err.kind)
-      for _ in conn:results() do end -- luacheck: ignore
-      assert.equal(1, count())
+    it("is ended by the next verb of its connection, and says so", function()
+      local verbs = {
+        function() assert.equal(0, count()) end,
+        function() assert.is_nil((conn:get_result())) end,
+        function() assert.equal(1, #assert(conn:exec_all "select 1")) end,
+        function() assert(conn:pipeline()):close() end,
+        function() assert.equal(2, assert(conn:copy_out "copy (values (2)) to stdout":rows { "int4" }())[1]) end,
+      }
+      for _, verb in ipairs(verbs) do
+        local w = copy_in()
+        assert(w:row { 1, "x" })
+        verb()
+        local res, err = w:row { 2, "y" }
+        assert.is_nil(res)
+        assert.equal("usage", err.kind)
+        assert.matches("ended by another verb", err.message)
+        for _, rows in ipairs { "select generate_series(1, 10000000)", "values (1), (2)" } do
+          local reader = assert(conn:copy_out("copy (" .. rows .. ") to stdout"))
+          assert.equal("1", reader:line())
+          verb()
+          res, err = reader:line()
+          assert.is_nil(res)
+          assert.matches("ended by another verb", err.message)
+        end
+      end
+      assert.equal(0, count())
+    end)
+
+    it("bars its connection neither behind a misuse nor behind a line that is no row", function()
+      local binary = assert(conn:copy_out "copy (select 1) to stdout (format binary)")
+      assert.has_error(function() binary:line() end)
+      usable()
+      local csv = assert(conn:copy_out "copy (values (1, 2)) to stdout csv")
+      assert.is_nil((csv:row()))
+      usable()
+    end)
+
+    it("reads its timeout before anything is sent", function()
+      for _, timeout in ipairs { "x", -1, 0 / 0 } do
+        for _, verb in ipairs { "copy_in", "copy_out" } do
+          local _, err = pcall(function() conn[verb](conn, { "copy nowhere from stdin", timeout = timeout }) end)
+          assert.matches("copy_spec.lua:%d+: option timeout must be a number of seconds", err)
+          usable()
+        end
+      end
+    end)
+
+    it("has two values for a failure, of which LuaJIT's assert throws the last", function()
+      for verb, sql in pairs { copy_in = "copy nowhere from stdin", copy_out = "copy nowhere to stdout" } do
+        assert.equal(2, select("#", conn[verb](conn, sql)))
+      end
     end)
 
     it("ends in time", function()
@@ -491,14 +528,10 @@ describe("a for loop in a coroutine", function()
 end)
 
 describe("a COPY that nobody finishes", function()
-  it("is ended when its loop is left, at the latest when its reader is collected", function()
+  it("is ended when its loop is left, at the latest by the next verb", function()
     local conn = server.connect()
     for line in assert(conn:copy_out "copy (select generate_series(1, 10000000)) to stdout") do
       if line == "1000" then break end
-    end
-    if _VERSION < "Lua 5.4" then
-      collectgarbage()
-      collectgarbage()
     end
     assert.equal(1, assert(conn:query "select 1")(1, 1))
     conn:close()

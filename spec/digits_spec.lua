@@ -14,6 +14,7 @@ describe("a number as text", function()
     assert.equal("-123456789012345", text(-123456789012345))
     assert.equal("3", text(6 / 2))
     assert.equal("9007199254740992", text(2 ^ 53))
+    assert.equal("-9223372036854775808", text(-2 ^ 63))
     assert.equal(-2 ^ 62, tonumber((conn:query("select $1::int8", -2 ^ 62)(1, 1))))
   end)
 

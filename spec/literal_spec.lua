@@ -149,5 +149,8 @@ describe("dblink.json", function()
     local array = dblink.array {}
     array[1] = 5
     refused("array of no table", { array })
+    refused("JSON has no bytes: a dblink.bytea in it", { a = { dblink.bytea "x" } })
+    refused("JSON has no bytes", dblink.bytea "x")
+    refused("JSON of a codec's value", { setmetatable({ 1 }, { dblink_text = tostring }) })
   end)
 end)

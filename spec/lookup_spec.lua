@@ -33,6 +33,7 @@ describe("lookup", function()
     assert.is_nil(core.lookup("@socket,/tmp", ""))
     assert.is_nil(core.lookup(("x"):rep(5000), ""))
     assert.is_nil(core.lookup("localhost", ("1"):rep(5000)))
+    assert.is_nil(core.lookup("localhost", "1,2")) -- which libpq refuses, and says why
     assert.is_nil(core.hosts "host=name hostaddr=127.0.0.1")
     assert.is_nil(core.hosts "no conninfo")
     assert.same({ "a,b", "1" }, { core.hosts { host = "a,b", port = 1 } })

@@ -58,7 +58,7 @@ Conn *dbl_conn(lua_State *L, int i)
     return check_ours(L, dbl_conn_any(L, i));
 }
 
-int dbl_conn_is_free(lua_State *L, Conn *c)
+int dbl_conn_is_still(lua_State *L, Conn *c)
 {
     if (!c->pg)
         dbl_conn_fail(L, c);
@@ -66,11 +66,18 @@ int dbl_conn_is_free(lua_State *L, Conn *c)
         dbl_fail(L, DBL_USAGE, "on_notice cannot use the connection that called it");
     else if (c->held)
         dbl_fail(L, DBL_USAGE, DBL_HELD, c->sql);
-    else if (c->occupied)
-        dbl_fail(L, DBL_USAGE,
-                 "connection is in use: a stream, a pipeline or a COPY was not closed");
     else
         return 1;
+    return 0;
+}
+
+int dbl_conn_is_free(lua_State *L, Conn *c)
+{
+    if (!dbl_conn_is_still(L, c))
+        return 0;
+    if (!c->occupied)
+        return 1;
+    dbl_fail(L, DBL_USAGE, "connection is in use: a stream, a pipeline or a COPY was not closed");
     return 0;
 }
 
@@ -267,9 +274,11 @@ double dbl_opt_deadline(lua_State *L, int i)
 {
     if (lua_isnoneornil(L, i))
         return DBL_NEVER;
-    lua_Number seconds = luaL_checknumber(L, i);
+    if (!lua_isnumber(L, i))
+        dbl_misuse(L, "bad argument 'seconds' (number expected, got %s)", luaL_typename(L, i));
+    lua_Number seconds = lua_tonumber(L, i);
     if (!(seconds >= 0))
-        luaL_argerror(L, i, "seconds must not be negative");
+        dbl_misuse(L, "bad argument 'seconds' (must not be negative)");
     return seconds < 1e9 ? dbl_now() + seconds : DBL_NEVER;
 }
 

@@ -81,10 +81,9 @@ typedef struct Conn {
     unsigned char listening; /* LISTEN was run in this session */
     unsigned char tells;     /* notices are for options.on_notice */
     unsigned char over;      /* DBL_OVER_..., or 0: the query has to be stopped */
-    unsigned char astray; /* libpq has complained in a pipeline: of what, its next result tells */
-    unsigned char done;   /* how many of its statements went well */
-    unsigned char
-        occupied; /* by a stream, a pipeline, or what is left of a COPY, which state(conn).occupant ends */
+    unsigned char astray;   /* libpq has complained in a pipeline: of what, its next result tells */
+    unsigned char done;     /* how many of its statements went well */
+    unsigned char occupied; /* by a stream, a pipeline or a COPY, which state(conn).occupant ends */
     unsigned char discarded; /* its prepared statements were */
     unsigned char caching;   /* queries with parameters are prepared: state(conn).statements */
     unsigned char plain;     /* its wait is poll(2): C may block in place */
@@ -109,10 +108,11 @@ Conn *dbl_conn_known(lua_State *L, int i);
 /* The same, open: raises where it is closed, or is a parent process's. */
 Conn *dbl_conn(lua_State *L, int i);
 
-/* The same, connected and with no coroutine waiting on it.  NULL with nil and an
- * error object pushed where it is not. */
+/* The same, connected, with no coroutine waiting on it, and nothing that occupies it.
+ * NULL with nil and an error object pushed where it is not. */
 Conn *dbl_conn_free(lua_State *L, int i);
 int dbl_conn_is_free(lua_State *L, Conn *c);
+int dbl_conn_is_still(lua_State *L, Conn *c); /* it may be occupied */
 
 /* The same for a verb that sends: no cancel request is under way either. */
 Conn *dbl_conn_ready(lua_State *L, int i);

@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "conn.h"
+#include "digits.h"
 #include "fail.h"
 #include "pq.h"
 
@@ -103,20 +104,36 @@ static int read_string(lua_State *L, int i, Conninfo *info)
     return 1;
 }
 
+/* Whether libpq's keyword is one that is on or off. */
+static int is_switch(const char *keyword)
+{
+    static const char *const all[] = {"keepalives", "sslcompression", "sslsni",
+                                      "requiressl", "gssdelegation",  "replication"};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        if (strcmp(keyword, all[i]) == 0)
+            return 1;
+    return 0;
+}
+
 /* Reads a table.  Pushes a table of the strings, which must stay. */
 static void read_table(lua_State *L, int i, Conninfo *info)
 {
     lua_newtable(L);
     int keep = lua_gettop(L), n = 0;
+    char digits[DBL_DIGITS];
     for (lua_pushnil(L); lua_next(L, i); lua_pop(L, 1)) {
         if (lua_type(L, -2) != LUA_TSTRING)
             dbl_misuse(L, "conninfo has a key that is no string");
         const char *key = lua_tostring(L, -2);
         switch (lua_type(L, -1)) {
         case LUA_TBOOLEAN:
+            if (!is_switch(key))
+                dbl_misuse(L, "conninfo.%s is a boolean, not a string", key);
             lua_pushinteger(L, lua_toboolean(L, -1));
             break;
-        case LUA_TNUMBER:
+        case LUA_TNUMBER: /* whole ones have no point */
+            lua_pushlstring(L, digits, (size_t)dbl_write_number(digits, lua_tonumber(L, -1)));
+            break;
         case LUA_TSTRING:
             lua_pushvalue(L, -1);
             break;
@@ -124,7 +141,7 @@ static void read_table(lua_State *L, int i, Conninfo *info)
             dbl_misuse(L, "conninfo.%s is a %s, not a string", key, luaL_typename(L, -1));
         }
         size_t size;
-        const char *value = lua_tolstring(L, -1, &size); /* number to string, in the copy */
+        const char *value = lua_tolstring(L, -1, &size);
         if (strlen(value) != size)
             dbl_misuse(L, "conninfo.%s has a NUL byte", key);
         lua_rawseti(L, keep, ++n);

@@ -65,7 +65,7 @@ static Copy *serving(lua_State *L, const char *class)
         dbl_misuse(L, "the COPY is over");
     if (!dbl_conn_is_ours(c))
         dbl_misuse(L, "connection is closed");
-    if (!dbl_conn_is_free(L, c))
+    if (!dbl_conn_is_still(L, c))
         return NULL;
     w->used = w->whole; /* a row that was not finished is dropped */
     if (is_serving(w))
@@ -100,6 +100,14 @@ static int push_kept(lua_State *L, const Copy *w)
 {
     push_conn(L);
     return dbl_push_kept(L, w->conn, lua_gettop(L));
+}
+
+/* Its end is near: the connection needs it no more. */
+static void leave(Copy *w)
+{
+    w->over = 1;
+    w->conn->copy = DBL_COPY_NONE;
+    w->conn->occupied = 0;
 }
 
 static void give_up(Copy *w)
@@ -181,6 +189,7 @@ static int copy_take(lua_State *L)
     c->failed = 0;
     c->line_size = 0;
     c->copy = DBL_COPY_SERVED;
+    c->occupied = 1;
     c->goal = out ? DBL_GOAL_LINE : DBL_GOAL_NEXT;
     return 1;
 }
@@ -411,8 +420,7 @@ static int end(lua_State *L, Copy *w, const char *why)
         give_up(w);
         return dbl_fail_conn(L, c->pg);
     }
-    w->over = 1;
-    c->copy = DBL_COPY_NONE;
+    leave(w);
     c->goal = DBL_GOAL_LAST;
     if (settle(L, w))
         return push_kept(L, w);
@@ -461,8 +469,7 @@ static Copy *reading(lua_State *L, int *pushed)
     if (!settled) {
         lua_pushboolean(L, 0);
     } else {
-        r->over = 1;
-        r->conn->copy = DBL_COPY_NONE;
+        leave(r);
         *pushed = push_kept(L, r);
         if (*pushed == 1) /* the result, which says no more than COPY and a number */
             lua_pushnil(L);

@@ -109,13 +109,32 @@ static int is_memory(const char *message)
     return strncmp(message, "out of memory", 13) == 0;
 }
 
+/* Pushes what libpq says.  It adds a line at each refusal: the last one is said once. */
+static const char *push_once(lua_State *L, const char *message)
+{
+    size_t size = strlen(message), line = 0;
+    while (size > 0 && message[size - 1] == '\n')
+        size--;
+    while (line < size && message[size - line - 1] != '\n')
+        line++;
+    const char *last = message + size - line;
+    while (size > 2 * line && memcmp(last - line - 1, last, line) == 0 &&
+           (size == 2 * line + 1 || last[-(ptrdiff_t)line - 2] == '\n')) {
+        last -= line + 1;
+        size -= line + 1;
+    }
+    lua_pushlstring(L, message, size);
+    return lua_tostring(L, -1);
+}
+
 void dbl_push_result_error(lua_State *L, const PGresult *res, int lost)
 {
     const char *sqlstate = PQresultErrorField(res, PG_DIAG_SQLSTATE);
     if (!sqlstate) {
-        const char *message = PQresultErrorMessage(res);
+        const char *message = push_once(L, PQresultErrorMessage(res));
         const char *kind = lost ? DBL_CONNECTION : is_memory(message) ? DBL_MEMORY : DBL_SERVER;
         dbl_push_error(L, kind, "%s", *message ? message : "the server gave no message");
+        lua_remove(L, -2);
         set_lost(L, lost);
         return;
     }
@@ -133,10 +152,11 @@ void dbl_push_result_error(lua_State *L, const PGresult *res, int lost)
 
 void dbl_push_conn_error(lua_State *L, const PGconn *pg)
 {
-    const char *message = PQerrorMessage(pg);
+    const char *message = push_once(L, PQerrorMessage(pg));
     int lost = PQstatus(pg) == CONNECTION_BAD;
     const char *kind = is_memory(message) ? DBL_MEMORY : lost ? DBL_CONNECTION : DBL_USAGE;
     dbl_push_error(L, kind, "%s", *message ? message : "libpq gave no message");
+    lua_remove(L, -2);
     set_lost(L, lost);
 }
 

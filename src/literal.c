@@ -48,6 +48,15 @@ static int is_marked(lua_State *L)
     return 0;
 }
 
+/* Marks that are no JSON: what another type would be asked for. */
+static void refuse_marks(lua_State *L)
+{
+    if (luaL_getmetafield(L, -1, "dblink_bytes"))
+        dbl_misuse(L, "JSON has no bytes: a dblink.bytea in it");
+    if (luaL_getmetafield(L, -1, "dblink_text"))
+        dbl_misuse(L, "JSON of a codec's value: write what it is to be there");
+}
+
 /* n where the table at the top has one, else how many there are. */
 static int count_list(lua_State *L)
 {
@@ -241,9 +250,13 @@ static void write_json(lua_State *L, Text *t, int depth)
         dbl_text_json(L, t, s, size);
         return;
     case LUA_TTABLE:
-        if (unwrap(L, "dblink_json"))
+        if (unwrap(L, "dblink_json")) {
             write_json(L, t, depth + 1);
-        else if (unwrap(L, "dblink_array") || check_list(L))
+            return;
+        }
+        int list = unwrap(L, "dblink_array");
+        refuse_marks(L);
+        if (list || check_list(L))
             write_list(L, t, depth + 1);
         else
             write_object(L, t, depth + 1);

@@ -132,12 +132,14 @@ static int lookup_new(lua_State *L)
     const char *port = luaL_optlstring(L, 2, "", &port_size);
     const dblink_hooks *hooks = dbl_hooks(L);
     char entry[LONGEST];
-    int names = 0;
+    int names = 0, hosts = 0, ports = 0;
     if (host_size >= LONGEST || port_size >= LONGEST)
         return 0;
-    for (const char *list = host; next_entry(&list, entry);)
+    for (const char *list = host; next_entry(&list, entry); hosts++)
         names += is_name(entry);
-    if (names == 0)
+    for (const char *list = port; next_entry(&list, entry);)
+        ports++;
+    if (names == 0 || (ports > 1 && ports != hosts)) /* libpq says what is wrong with that */
         return 0;
     Lookup **box = dbl_newuserdata(L, sizeof *box);
     *box = NULL;

@@ -40,7 +40,7 @@ static int is_marked(lua_State *L, int i, const char *mark)
 
 static double read_seconds(lua_State *L, int i)
 {
-    if (lua_type(L, i) != LUA_TNUMBER || lua_tonumber(L, i) < 0)
+    if (lua_type(L, i) != LUA_TNUMBER || !(lua_tonumber(L, i) >= 0))
         dbl_misuse(L, "option timeout must be a number of seconds");
     return dbl_opt_deadline(L, i);
 }

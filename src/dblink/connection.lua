@@ -6,7 +6,7 @@
 -- or that the deadline has come.
 local core = require "dblink.core"
 local await = require "dblink.await"
-local check_options = require("dblink.options").check
+local checks = require "dblink.options"
 local codec = require "dblink.codec"
 local crew = require "dblink.crew"
 local wait = require "dblink.wait"
@@ -36,15 +36,6 @@ end
 
 methods.try_result = core.try_result
 
--- A deadline, of the seconds that a verb was given.
-local function until_then(seconds)
-  if seconds == nil then return nil end
-  if type(seconds) ~= "number" then
-    core.misuse("bad argument 'seconds' (number expected, got " .. type(seconds) .. ")")
-  end
-  return now() + seconds
-end
-
 local function next_result(conn, i, deadline)
   local res, err = conn:get_result(deadline and math.max(deadline - now(), 0))
   if res == nil and err == nil then return nil end
@@ -56,7 +47,7 @@ function methods:results()
 end
 
 function methods:exec_all(sql, seconds)
-  local deadline = until_then(seconds)
+  local deadline = checks.deadline(seconds)
   local ok, err = self:send_query(sql)
   if not ok then return nil, err end
   local list = {}
@@ -71,7 +62,7 @@ function methods:exec_all(sql, seconds)
 end
 
 function methods:cancel(seconds)
-  return await.cancel(self, until_then(seconds))
+  return await.cancel(self, checks.deadline(seconds))
 end
 
 function methods:reset(seconds)
@@ -94,7 +85,7 @@ connection.options = {
 
 local function check_number(options, name)
   local value = options[name]
-  if value and (type(value) ~= "number" or value < 0) then
+  if value and not checks.is_least(value, 0) then
     core.misuse(("option %s must be a number, or false"):format(name))
   end
 end
@@ -102,7 +93,7 @@ end
 -- Gives a new connection its wait and its habits.
 function connection.configure(conn, options, how)
   local s = state(conn)
-  check_options(options, connection.options)
+  checks.check(options, connection.options)
   if options.rows ~= nil and options.rows ~= "row" and options.rows ~= "array" then
     core.misuse("option rows must be \"row\" or \"array\"")
   end
@@ -137,9 +128,7 @@ end
 local function read_options(options)
   options = options or {}
   if type(options) ~= "table" then core.misuse("options must be a table") end
-  if options.timeout ~= nil and (type(options.timeout) ~= "number" or options.timeout < 0) then
-    core.misuse("option timeout must be a number of seconds")
-  end
+  checks.check_seconds(options.timeout, "timeout")
   local how = connection.find_wait(options.wait)
   if how.check then
     local possible, err = how.check()

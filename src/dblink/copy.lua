@@ -4,17 +4,20 @@
 -- when the socket has to be waited for does the loop in here turn.
 local core = require "dblink.core"
 local await = require "dblink.await"
-local check_options = require("dblink.options").check
+local options = require "dblink.options"
 
 local methods, state = core.methods, core.state
 local Writer, Reader = core.Writer.__index, core.Reader.__index
 
--- What the collector leaves of a COPY: the next verb finds it and waits for its end.
-local Remains = {}
-Remains.__index = Remains
+-- A COPY as the next verb of its connection finds it, unfinished or left to the collector.
+local Occupant = {}
+Occupant.__index = Occupant
 
-function Remains:close()
-  await.stop(self.conn)
+function Occupant:close()
+  local conn = self.conn
+  core.drain(conn)
+  conn:step() -- often all has arrived
+  if core.is_active(conn) then await.stop(conn) end
 end
 
 -- Whether the SQL begins with the word COPY: what else it did could not be undone.
@@ -31,14 +34,14 @@ local OPTIONS = { true, timeout = true } -- [1]: the SQL
 local function begin(conn, sql, out)
   local seconds
   if type(sql) == "table" then
-    check_options(sql, OPTIONS)
-    sql, seconds = sql[1], sql.timeout
+    options.check(sql, OPTIONS)
+    sql, seconds = sql[1], options.check_seconds(sql.timeout, "timeout")
   end
   if type(sql) == "string" and not is_copy(sql) then core.misuse "bad argument 'sql' (no COPY statement)" end
   local ok, err = conn:send_query(sql)
   if not ok then return nil, err end
   if not core.copy_begin(conn, seconds) and not await.settle(conn) then return await.give_up(conn) end
-  state(conn).occupant = setmetatable({ conn = conn }, Remains)
+  state(conn).occupant = setmetatable({ conn = conn }, Occupant)
   local copy, failure = core.copy_take(conn, out)
   if not copy then await.stop(conn) end
   return copy, failure
@@ -105,7 +108,8 @@ end
 --- Begins a COPY ... TO STDOUT: a reader, which is an iterator of its lines.
 function methods:copy_out(sql)
   local reader, err = begin(self, sql, true)
-  return reader, err, nil, reader
+  if not reader then return nil, err end -- LuaJIT's assert throws the last value
+  return reader, nil, nil, reader
 end
 
 local function read(reader, verb)

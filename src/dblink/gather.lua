@@ -7,7 +7,7 @@
 -- that the caller gave is brought to rest and stays his.
 local core = require "dblink.core"
 local await = require "dblink.await"
-local check_options = require("dblink.options").check
+local checks = require "dblink.options"
 local connection = require "dblink.connection"
 local crew = require "dblink.crew"
 local protect = require "dblink.protect"
@@ -34,10 +34,10 @@ local OF_MANY = set "timeout limit on_progress wait connect grace"
 local OF_HEDGE = set "timeout on_progress wait connect after grace"
 
 local function read_options(options, names)
-  options = check_options(options, names)
+  options = checks.check(options, names)
   for _, name in ipairs { "timeout", "limit", "after", "grace" } do
     local value, least = options[name], name == "limit" and 1 or 0
-    if value ~= nil and (type(value) ~= "number" or value < least) then
+    if value ~= nil and not checks.is_least(value, least) then
       core.misuse(("option %s must be a number, at least %d"):format(name, least))
     end
   end
@@ -481,7 +481,7 @@ function gather.wait_any(list, seconds)
   if type(list) ~= "table" or #list == 0 then
     core.misuse "bad argument 'list' (a list of connections expected)"
   end
-  if seconds ~= nil and (type(seconds) ~= "number" or seconds < 0) then
+  if seconds ~= nil and not checks.is_least(seconds, 0) then
     core.misuse "bad argument 'seconds' (a number of seconds expected)"
   end
   local deadline = seconds and now() + seconds

@@ -4,7 +4,7 @@
 -- none is lost while a query runs. PostgreSQL sends them between transactions only.
 local core = require "dblink.core"
 local await = require "dblink.await"
-local check_options = require("dblink.options").check
+local checks = require "dblink.options"
 
 local methods, now = core.methods, core.now
 
@@ -51,8 +51,7 @@ end
 --- Waits for the next notification: it; nil when it has not come in that many seconds;
 -- nil and an error.
 function methods:next_notification(seconds)
-  if seconds ~= nil and type(seconds) ~= "number" then core.misuse "bad argument 'seconds' (number expected)" end
-  local notification, err = await.begin(core.notification, self, seconds and now() + seconds)
+  local notification, err = await.begin(core.notification, self, checks.deadline(seconds))
   if notification ~= false then return notification, err end
   await.settle(self)
   return core.take_notification(self)
@@ -62,7 +61,7 @@ local OPTIONS = { timeout = true, limit = true }
 
 local function check_number(options, name)
   local value = options[name]
-  if value ~= nil and (type(value) ~= "number" or value < 0) then
+  if value ~= nil and not checks.is_least(value, 0) then
     core.misuse("option " .. name .. " must be a number")
   end
   return value
@@ -71,7 +70,7 @@ end
 --- Iterates over notifications, waiting for them: until `timeout` seconds have passed,
 -- or `limit` have come, or for ever. A lost connection raises.
 function methods:notifications(options)
-  options = check_options(options or nil, OPTIONS)
+  options = checks.check(options or nil, OPTIONS)
   local seconds, left = check_number(options, "timeout"), check_number(options, "limit") or math.huge
   local deadline = seconds and now() + seconds
   return function()

@@ -13,4 +13,26 @@ function options.check(given, names)
   return given
 end
 
+-- Whether it is a number, no less than that, and so no NaN.
+function options.is_least(value, least)
+  return type(value) == "number" and value >= least
+end
+
+-- The option of that name, in seconds, or nil.
+function options.check_seconds(seconds, name)
+  if seconds ~= nil and not options.is_least(seconds, 0) then
+    core.misuse("option " .. name .. " must be a number of seconds")
+  end
+  return seconds
+end
+
+-- The deadline that the argument `seconds` means, or nil. It may have come already.
+function options.deadline(seconds)
+  if seconds == nil then return nil end
+  if type(seconds) ~= "number" or seconds ~= seconds then
+    core.misuse("bad argument 'seconds' (number expected, got " .. tostring(seconds) .. ")")
+  end
+  return core.now() + seconds
+end
+
 return options

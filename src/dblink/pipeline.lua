@@ -4,7 +4,7 @@
 -- that may have to wait are ours.
 local core = require "dblink.core"
 local await = require "dblink.await"
-local check_options = require("dblink.options").check
+local options = require "dblink.options"
 local statement = require "dblink.statement"
 
 local state, methods = core.state, core.methods
@@ -93,17 +93,8 @@ for _, class in ipairs { waiting, plain } do complete(class) end
 
 local OPTIONS = { timeout = true }
 
--- The seconds for the whole of a pipeline, nil: no end.
-local function read_timeout(options)
-  local timeout = check_options(options, OPTIONS).timeout
-  if timeout ~= nil and (type(timeout) ~= "number" or timeout ~= timeout or timeout < 0) then
-    core.misuse "option timeout must be a number of seconds"
-  end
-  return timeout
-end
-
-function methods:pipeline(options)
-  local timeout = read_timeout(options)
+function methods:pipeline(given)
+  local timeout = options.check_seconds(options.check(given, OPTIONS).timeout, "timeout")
   local function wrap(result)
     return function(ticket, seconds)
       local res, err = result(ticket, seconds)
