@@ -503,6 +503,37 @@ describe("a pipeline while others run", function()
     end)
   end
 
+  it("ends for who waits for room in it, where the connection is closed or lost", function()
+    for i = 1, 2 do
+      local loop = require "support.turns".new()
+      local conn = loop.call(function() return server.connect(nil, loop.options) end)
+      local pid, last, err = conn:backend_pid(), nil, nil
+      loop.spawn(function()
+        local p = assert(conn:pipeline())
+        assert(p:query "select pg_sleep(60)")
+        local text, ticket = ("x"):rep(1e6), nil
+        repeat
+          last = ticket
+          ticket, err = p:query("select length($1)", text)
+        until not ticket or conn:status() ~= "ok"
+        last = ticket or last
+      end)
+      assert.is_true(core.is_held(conn)) -- neither the socket nor we take more
+      if i == 1 then
+        conn:close()
+      else
+        local admin = server.connect()
+        assert(admin:query("select pg_terminate_backend($1)", pid))
+        admin:close()
+      end
+      loop.run()
+      if last then err = select(2, loop.call(function() return last:result() end)) end
+      assert.is_true(err.kind == "connection" or err.kind == "pipeline_aborted", tostring(err))
+      assert.equal(i == 1 and "closed" or "bad", conn:status())
+      conn:close()
+    end
+  end)
+
   it("keeps other coroutines off its connection", function()
     local loop = require "support.turns".new()
     local conn = loop.call(function() return server.connect(nil, loop.options) end)
