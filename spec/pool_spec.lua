@@ -2,6 +2,7 @@ local dblink = require "dblink"
 local core = require "dblink.core"
 local crew = require "dblink.crew"
 local poll = require "dblink.wait.poll"
+local own = require "support.loops" ["a host's own"]
 local server = require "support.server"
 
 describe("dblink.pool", function()
@@ -150,6 +151,41 @@ describe("dblink.pool", function()
       spoil(function(conn) admin:query("select pg_terminate_backend($1)", conn:backend_pid()) end)
       server.until_true(function() return pool:query "select 1" end)
       assert.equal(1, pool:stats().size)
+    end)
+
+    it("while a coroutine still waits on it, by closing it: nobody gets another's answer", function()
+      new { max = 1, wait = own.wait }
+      local mine, err
+      own.run(function()
+        local observer, lease = server.connect(nil, { wait = own.wait }), pool:acquire()
+        own.spawn(function() mine, err = lease:query "select pg_sleep(60), 'mine'" end)
+        server.wait_active(observer, lease:backend_pid())
+        lease:release()
+        assert.equal("secret", pool:query "select 'secret'"(1, 1))
+        observer:close()
+      end)
+      assert.is_nil(mine)
+      assert.equal("connection", err.kind)
+      assert.is_true(err.connection_lost)
+      assert.equal(1, pool:stats().lost)
+    end)
+
+    it("of the time that a transaction had", function()
+      new { max = 1 }
+      spoil(function(conn)
+        coroutine.wrap(function()
+          conn:transaction(function()
+            conn:query "commit"
+            conn:send_query "select 1"
+            coroutine.yield()
+          end, { timeout = 0 })
+        end)()
+      end)
+      assert.equal(1, assert(pool:query "select 1")(1, 1))
+      assert.error_matches(function()
+        pool:transaction(function(conn) conn:query "commit" end, { timeout = 0.01 })
+      end, "ended by its own function")
+      assert.equal(1, assert(pool:query "select 1 from pg_sleep(0.05)")(1, 1))
     end)
 
     it("by the option reset", function()

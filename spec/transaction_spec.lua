@@ -316,6 +316,14 @@ for where, way in pairs(ways) do
       assert.is_false(fine)
       assert.matches("ended by its own function", err)
       assert.equal("", list())
+      fine, err = protect.pcall(conn.transaction, conn, function() return conn:query "commit" end, { timeout = 1 })
+      assert.is_false(fine)
+      assert.matches("ended by its own function", err)
+      assert.is_nil(conn:timeout())
+      conn:send_query "select 1"
+      assert.is_nil(conn:timeout()) -- what comes after has all the time
+      assert(conn:get_result())
+      assert.is_nil(conn:get_result())
     end)
   end)
 end
@@ -340,5 +348,35 @@ describe("transactions of coroutines on one connection", function()
     assert.matches("over already", err)
     assert.equal(1, assert(conn:query "select 1")(1, 1))
     conn:close()
+  end)
+
+  it("cost the connection where another still waits in one: its answer is nobody else's", function()
+    own.run(function()
+      local conn, observer = server.connect(nil, { wait = own.wait }), server.connect(nil, { wait = own.wait })
+      local name = server.name "waits"
+      assert(conn:query("create table " .. name .. " ()"))
+      for i = 1, 2 do
+        local mine, lost
+        local none, err = conn:transaction(function()
+          assert(conn:query("insert into " .. name .. " default values"))
+          own.spawn(function() mine, lost = conn:query "select pg_sleep(60), 'mine'" end)
+          server.wait_active(observer, conn:backend_pid())
+          return i == 1 or nil, "no"
+        end)
+        assert.is_nil(none)
+        assert.matches(i == 1 and "another coroutine waits for: select pg_sleep" or "no", tostring(err), 1, true)
+        server.until_true(function()
+          observer:query ""
+          return lost
+        end)
+        assert.is_nil(mine)
+        assert.equal("connection", lost.kind)
+        assert(conn:reset())
+        assert.equal(0, observer:query("select count(*)::int from " .. name)(1, 1))
+      end
+      assert(observer:query("drop table " .. name))
+      conn:close()
+      observer:close()
+    end)
   end)
 end)

@@ -316,7 +316,9 @@ end
 -- Makes a connection fit to be lent on, if that can be; it may take a while.
 local function clean(self, conn)
   if not self.reset and core.is_at_rest(conn) then return true end
-  if conn:status() ~= "ok" or core.in_pipeline(conn) then return false end
+  -- held: a coroutine still waits on it, and would take the next borrower's answer for its own
+  if conn:status() ~= "ok" or core.is_held(conn) or core.in_pipeline(conn) then return false end
+  core.set_limit(conn, nil)
   state(conn).grace = CLEANING
   local stopped = not core.is_active(conn) or await.stop(conn)
   state(conn).grace = nil

@@ -36,14 +36,19 @@ local function read_options(options)
 end
 
 local function in_failed_transaction()
-  local err = core.failure("server", "the transaction was rolled back, since a statement in it had failed")
+  local err = core.failure("server", "the transaction was rolled back, since a statement in it had failed, or was cancelled")
   err.sqlstate = "25P02"
   return err
 end
 
 -- Rolls back whatever state the connection is in: what is wrong already is told by others.
+-- Where another coroutine waits for a query in it, only the loss of the connection ends both.
 local function roll_back(conn, sql)
   if conn:status() ~= "ok" then return end
+  if core.is_held(conn) then
+    state(conn).wait.forget(conn:getfd())
+    return core.sever(conn)
+  end
   if conn:transaction_status() == "active" then await.stop(conn) end
   local limit = core.set_limit(conn, nil)
   if conn:transaction_status() ~= "idle" then conn:exec_all(sql, await.grace) end
@@ -53,7 +58,10 @@ end
 -- true, or nil and why it could not be committed.
 local function commit(conn, sql, undo)
   local status = conn:transaction_status()
-  if status == "idle" then core.misuse "the transaction was ended by its own function" end
+  if status == "idle" then
+    core.set_limit(conn, nil)
+    core.misuse "the transaction was ended by its own function"
+  end
   local ok, err
   if status == "inerror" then
     err = in_failed_transaction()
