@@ -36,7 +36,8 @@ local function read_options(options)
 end
 
 local function in_failed_transaction()
-  local err = core.failure("server", "the transaction was rolled back, since a statement in it had failed, or was cancelled")
+  local err = core.failure("server",
+    "the transaction was rolled back, since a statement in it had failed, or was cancelled")
   err.sqlstate = "25P02"
   return err
 end
