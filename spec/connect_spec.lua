@@ -61,6 +61,18 @@ describe("connecting", function()
     conn:close()
   end)
 
+  it("speaks no encoding in which half a character may be a backslash", function()
+    for _, name in ipairs { "SJIS", "sjis", "BIG5", "GBK", "UHC", "GB18030", "JOHAB", "SHIFT_JIS_2004" } do
+      for _, open in ipairs { dblink.connect, dblink.connect_start } do
+        local conn, err = open(server.conninfo .. " client_encoding=" .. name)
+        assert.is_nil(conn)
+        assert.equal("unsupported", err.kind)
+        assert.equal("client_encoding " .. name .. " is not supported: use UTF8", err.message)
+      end
+    end
+    server.connect("client_encoding=EUC_JP"):close()
+  end)
+
   it("can be driven by steps", function()
     local conn = dblink.connect_start(server.conninfo)
     assert.equal("connecting", conn:status())

@@ -149,9 +149,27 @@ static void read_table(lua_State *L, int i, Conninfo *info)
     }
 }
 
+/* Of the encodings that no server has, a character's second byte may be that of a quote
+ * or a backslash: what reads and writes arrays, COPY and JSON would take it for one. */
+static const char *find_unsafe(const Conninfo *info)
+{
+    for (int i = 0; i < info->count; i++) {
+        if (strcmp(info->keywords[i], "client_encoding") != 0 || !info->values[i])
+            continue;
+        int encoding = pg_char_to_encoding(info->values[i]);
+        if (encoding >= 0 && !pg_valid_server_encoding_id(encoding))
+            return info->values[i];
+    }
+    return NULL;
+}
+
 /* Begins; the connection is on the top of the stack already. */
 static int begin(lua_State *L, Conn *c, Conninfo *info)
 {
+    const char *unsafe = find_unsafe(info);
+    if (unsafe)
+        return dbl_fail(L, DBL_UNSUPPORTED, "client_encoding %s is not supported: use UTF8",
+                        unsafe);
     if (!mentions(info, "client_encoding"))
         add(L, info, "client_encoding", "UTF8");
     if (!mentions(info, "fallback_application_name"))
