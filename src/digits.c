@@ -77,7 +77,8 @@ int dbl_write_number(char *to, double n)
         return snprintf(to, DBL_DIGITS, "NaN");
     if (isinf(n))
         return snprintf(to, DBL_DIGITS, n > 0 ? "Infinity" : "-Infinity");
-    if (floor(n) == n && n >= -0x1p63 && n < 0x1p63 && n != 0) /* may be meant for an int8 */
+    if (floor(n) == n && (fabs(n) < 0x1p63 || n == -0x1p63) &&
+        n != 0) /* may be meant for an int8 */
         return dbl_write_integer(to, (long long)n);
     int size = fabs(n) < 1e15 ? write_decimal(to, n) : 0;
     if (size > 0)
