@@ -361,6 +361,48 @@ describe("openresty-direct where it cannot be used #nginx #heavy", function()
   end)
 end)
 
+describe("a worker of nginx #nginx #heavy", function()
+  if missing then
+    pending("gets over what it is refused (" .. missing .. ")")
+    return
+  end
+
+  -- Refused to the relay, or to openresty-direct: what a page then says, the next one being answered; or the log.
+  local no_epoll, no_folder = "no epoll descriptor can be had", "no folder .- takes a Unix socket"
+  local no_cosocket, no_use = "no cosocket to wait with: the cosocket did not come: ", "direct cannot be used, .-: "
+  local another_kind = no_use .. "the connections of this nginx are of another kind"
+  for _, case in ipairs {
+    { "openresty", "epoll_create1 1 1", page = no_epoll }, { "openresty", "eventfd 1 1", page = no_epoll },
+    { "openresty", "epoll_ctl 1 1", page = no_epoll }, { "openresty", "mkdtemp 1 4", page = no_folder },
+    { "openresty", "pthread_create 1 1", page = "no thread can be started" },
+    { "openresty", "accept 1 1", log = no_cosocket }, { "openresty", "epoll_ctl 2 1" },
+    { "openresty-direct", "ngx_exiting 1 1", log = no_use .. "this nginx does not export ngx_exiting" },
+    { "openresty-direct", "socketpair 1 1", log = another_kind },
+    { "openresty-direct", "ngx_get_connection 1 1", log = another_kind },
+    { "openresty-direct", "ngx_get_connection 2 1" }, { "openresty-direct", "fcntl 1 1" },
+    { "openresty-direct", "ngx_handle_read_event 1 1" }, { "openresty-direct", "ngx_handle_write_event 1 1" },
+    { "openresty-direct", "ngx_http_cleanup_add 1 1" },
+  } do
+    it(("gets over a refusal, waiting by %s: %s"):format(case[1], case[2]), function()
+      local n = nginx.start { refuse = case[2], level = "warn", http = ([[
+        init_by_lua_block {
+          pool = require "dblink".pool { os.getenv "DBLINK_CONNINFO", wait = "%s" }
+        }
+      ]]):format(case[1]), server = [[
+        location /one { content_by_lua_block {
+          local res, err = pool:query "select 1 from pg_sleep(0.05)"
+          ngx.print(res and res(1, 1) or err.kind .. ": " .. err.message)
+        } }
+      ]] }
+      if case.page then assert.matches("^connection: " .. case.page, n:get "one") end
+      for _ = 1, 2 do assert.equal("1", n:get "one") end
+      if case.log then assert.matches(case.log, n:log()) end
+      n:stop()
+      assert.not_matches("exited on signal", n:log())
+    end)
+  end
+end)
+
 describe("the example of a page #nginx #heavy", function()
   if missing then
     pending("runs (" .. missing .. ")")

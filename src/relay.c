@@ -277,26 +277,32 @@ static void shut(Slot *s)
     s->peer = -1;
 }
 
-/* relay:accept(slot): takes the other end of a cosocket that has just connected. */
-static int relay_accept(lua_State *L)
+/* Whether a cosocket of this process is at the other end, and nobody has given it up. */
+static int is_cosocket(int fd)
 {
-    Relay *r = relay(L);
-    Slot *s = slot(L, r);
     struct { /* struct ucred, which is not for everybody */
         pid_t pid;
         uid_t uid;
         gid_t gid;
     } who = {0};
+    char byte;
     socklen_t size = sizeof who;
+    getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &size);
+    return who.pid == getpid() && recv(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) != 0;
+}
+
+/* relay:accept(slot): takes the other end of a cosocket that has just connected.  Those that came before it, when
+ * there were no descriptors, wait still. */
+static int relay_accept(lua_State *L)
+{
+    Relay *r = relay(L);
+    Slot *s = slot(L, r);
+    int fd;
     shut(s);
-    int fd = accept(r->listener, NULL, NULL);
+    while ((fd = accept(r->listener, NULL, NULL)) >= 0 && !is_cosocket(fd))
+        close(fd);
     if (fd < 0)
         return dbl_fail(L, DBL_CONNECTION, "the cosocket did not come: %s", strerror(errno));
-    getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &size);
-    if (who.pid != getpid()) {
-        close(fd);
-        return dbl_fail(L, DBL_CONNECTION, "somebody else came instead of the cosocket");
-    }
     fcntl(fd, F_SETFD, FD_CLOEXEC);
     fcntl(fd, F_SETFL, O_NONBLOCK);
     s->peer = fd;

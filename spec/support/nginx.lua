@@ -74,12 +74,14 @@ local function preload(name)
 end
 
 -- Starts one. options: http, server (directives), level (of the log), workers, conninfo; preload: "slow_names" or
--- "delayed_events"; tree: where a rock was installed, which serves instead of this module.
+-- "delayed_events"; refuse: what is refused to our module, see refuse.c; tree: where a rock was installed, which serves
+-- instead of this module.
 function nginx.start(options)
   local self = setmetatable({ root = server.root .. "/" .. server.name "nginx" }, Nginx)
   host.sh("mkdir " .. self.root)
   self.conninfo = options.conninfo or server.conninfo
   self.environment = options.preload and preload(options.preload) or ""
+  if options.refuse then self.environment = ("DBLINK_REFUSE='%s' %s"):format(options.refuse, preload "refuse") end
   local values = {
     modules = host.sh(script .. "modules"), lua = host.sh(script .. "lua"):gsub("%s", ""),
     user = host.sh "id -u":match "^0%s" and "user root;" or "", workers = options.workers or 1, root = self.root,

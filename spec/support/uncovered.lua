@@ -19,8 +19,6 @@ return {
     [[relay.c listen_somewhere: r->listener = -1;]],
     [[relay.c listen_somewhere: return 0;]],
     [[relay.c listen_somewhere: rmdir(path);]],
-    [[relay.c relay_accept: close(fd);]],
-    [[relay.c relay_accept: return dbl_fail(L, DBL_CONNECTION, "somebody else came instead of the cosocket");]],
     [[relay.c relay_accept: return dbl_fail(L, DBL_CONNECTION, "the cosocket did not come: %s", strerror(errno));]],
     [[relay.c relay_arm: lua_pushboolean(L, 0);]],
     [[relay.c relay_arm: return 1;]],

@@ -48,11 +48,21 @@ local CANNOT_WAIT = {
   body_filter = true, log = true, ssl_session_store = true,
 }
 
--- Whether one can wait here: true, or nil and an error. Asked before anything is sent.
-function how.check()
+-- Whether this is a phase that one can wait in: true, or nil and an error.
+function nginx.can_wait()
   local phase = get_phase()
   if not CANNOT_WAIT[phase] then return true end
   return nil, core.failure("usage", ("nothing can be waited for in nginx's phase %s"):format(phase))
+end
+
+-- Whether one can wait here: true, or nil and an error. Asked before anything is sent.
+function how.check()
+  local ok, err = nginx.can_wait()
+  if not ok or relay then return ok, err end
+  relay, err = core.relay()
+  if not relay then return nil, err end
+  address = "unix:" .. relay:path()
+  return true
 end
 
 local function undo(token)
@@ -112,10 +122,7 @@ end
 
 -- A token; without a cosocket yet.
 local function take_token()
-  if not relay then
-    relay = assert(core.relay())
-    address = "unix:" .. relay:path()
-  end
+  assert(how.check())
   local token = table.remove(free)
   if not token then
     slots = slots + 1
@@ -140,6 +147,7 @@ local function secure(token)
   local ok, err = sock:connect(address, token.options)
   if ok and sock:getreusedtimes() == 0 then ok, err = relay:accept(token.slot) end
   if not ok then
+    sock:close()
     ngx.log(ngx.ERR, "dblink: no cosocket to wait with: ", err)
     return false
   end

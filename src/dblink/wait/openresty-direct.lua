@@ -36,6 +36,13 @@ local function can_be_used()
   return works
 end
 
+function how.check()
+  local ok, err = nginx.can_wait()
+  if not ok then return nil, err end
+  if works == nil then can_be_used() end
+  return works or relay.check()
+end
+
 local function new_watch(fd)
   local sema = assert(semaphore.new())
   local watch = core.watch(fd, tonumber(ffi.cast("uintptr_t", sema.sem)))
