@@ -227,6 +227,7 @@ describe("connecting", function()
       try("127.0.0.1,127.0.0.1", "1,S")
       try("localhost,localhost", "S,1", "127.0.0.1,127.0.0.1")
       try("localhost,other", "S", "127.0.0.1,127.0.0.2")
+      try(",localhost", "1,S", "127.0.0.1,127.0.0.1")
       try("same,same", "S", "127.0.0.2,127.0.0.1")
       try("127.0.0.1", "S")
       try("localhost", "S", "127.0.0.1")
@@ -243,6 +244,7 @@ describe("connecting", function()
             if case.serves then
               assert.equal(1, assert(res, err)(1, 1), case.host)
             else
+              assert.is_nil(conn:step()) -- which is over
               assert.matches("timeout expired", err.message, case.host)
               if case.list then assert.matches("refused", err.message, case.host) end
             end

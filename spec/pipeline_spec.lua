@@ -330,6 +330,8 @@ for where, wait in pairs(waits) do
       assert.error_matches(function() p:query { "select 1", rows = "values" } end, "values")
       assert.error_matches(function() p:query { "select 1", max_bytes = 1000 } end, "max_bytes")
       assert.error_matches(function() good.result {} end, "ticket expected")
+      assert.error_matches(function() good.result(1) end, "ticket expected")
+      assert.error_matches(function() conn.status(p) end, "dblink.connection expected")
       assert.error_matches(function() p.query(conn, "select 1") end, "pipeline expected")
       assert.error_matches(function() good.result(p) end, "ticket expected")
       local two = p:query "select 1; select 2"
@@ -417,6 +419,19 @@ for where, wait in pairs(waits) do
       assert.is_true(p:close())
       assert.equal("closed", conn:status())
       assert.equal("DO", ticket:result().command)
+    end)
+
+    it("takes as many parameters as there are", function()
+      local p, list, sum = pipeline(), {}, {}
+      for i = 1, 1500 do list[i], sum[i] = i, "$" .. i .. "::int4" end
+      local seven = p:query("select " .. table.concat(sum, " + ", 1, 7), 1, 2, 3, 4, 5, 6, 7)
+      local many = p:query { "select " .. table.concat(sum, " + "), (table.unpack or unpack)(list) } -- luacheck: ignore
+      local take = seven.result
+      local res = seven:result()
+      assert.equal(28, res(1, 1))
+      assert.equal(res, take(res)) -- the ticket is the result now
+      assert.equal(1500 * 1501 / 2, value(many))
+      assert(p:close())
     end)
 
     it("waits for room behind a query that takes its time", function()

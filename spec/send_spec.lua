@@ -63,10 +63,23 @@ describe("conn:query", function()
       ["unknown option '?'"] = { "select 1", [true] = 1 },
       ["n must be a number"] = { "select 1", n = "1" },
       ["max_bytes must be"] = { "select 1", max_bytes = 0 },
+      ["more parameters than PostgreSQL takes"] = { "select 1", n = 70000 },
     } do
       assert.error_matches(function() conn:query(query) end, what, 1, true)
     end
     assert.equal(1, conn:query { "select 1", timeout = math.huge, max_bytes = math.huge }(1, 1))
+  end)
+
+  it("gives the format that was asked for", function()
+    local function ask(options)
+      options[1], options[2] = "select $1::int4", 258
+      local res = assert(conn:query(options))
+      return { res:columns()[1].format, res(1, 1) }
+    end
+    assert.same({ "text", 258 }, ask { binary = false })
+    assert.same({ "binary", 258 }, ask { binary = true })
+    assert.same({ "text", "258" }, ask { binary = false, decode = false })
+    assert.same({ "binary", "\0\0\1\2" }, ask { binary = true, decode = false })
   end)
 
   it("refuses what encodes a parameter and begins something on its connection", function()

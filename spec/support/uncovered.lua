@@ -46,7 +46,6 @@ return {
     [[queue.c dbl_queue_give: return dbl_fail(L, DBL_MEMORY, "out of memory for the answer to this query");]],
     [[receive.c add_row: return DBL_OVER_MEMORY;]],
     [[receive.c push_result: return dbl_fail_conn(L, c->pg);]],
-    [[request.c dbl_request_leave: r->over = 1;]],
   },
   {
     why = "for want of descriptors, with which only a selftest begins",
@@ -59,8 +58,6 @@ return {
     [[process.c forked: dbl_fork_count++;]],
     [[process.c forked: static void forked(void)]],
     [[process.c forked: }]],
-    [[request.c send_off: born = dbl_forks();]],
-    [[request.c send_off: running = 0;]],
   },
   {
     why = "a string of a gigabyte, more than 65,535 parameters that Lua's stack takes, lists of kilobytes",
@@ -76,10 +73,6 @@ return {
     [[result.c dbl_column_error: dbl_push_error(L, DBL_CONNECTION, "the server sent a malformed %s in column \"%s\"",]],
     [[result.c dbl_result_values: c.name = PQfname(pg, i);]],
     [[result.c dbl_result_values: dbl_column_error(L, &c);]],
-  },
-  {
-    why = "systems without epoll",
-    [[crowd.c crowd_getfd: return 0;]],
   },
   {
     why = "gcc's count of the loop's head",
