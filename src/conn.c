@@ -58,13 +58,74 @@ Conn *dbl_conn(lua_State *L, int i)
     return check_ours(L, dbl_conn_any(L, i));
 }
 
+static const char holders_key = 0, loops_key = 0;
+
+void dbl_conn_hold(lua_State *L, Conn *c)
+{
+    dbl_push_class(L, &holders_key);
+    lua_pushlightuserdata(L, c);
+    lua_pushthread(L);
+    lua_rawset(L, -3);
+    lua_pop(L, 1);
+    c->held = DBL_HELD_BY_COROUTINE;
+}
+
+/* Whether a coroutine is within one of the functions that wait. */
+static int is_within_loops(lua_State *L, lua_State *co)
+{
+    lua_Debug ar;
+    int within = 0;
+    if (!lua_checkstack(co, 1))
+        return 1;
+    dbl_push_class(L, &loops_key);
+    for (int level = 0; !within && lua_getstack(co, level, &ar); level++) {
+        lua_getinfo(co, "f", &ar);
+        if (co != L)
+            lua_xmove(co, L, 1);
+        lua_rawget(L, -2);
+        within = lua_toboolean(L, -1);
+        lua_pop(L, 1);
+    }
+    lua_pop(L, 1);
+    return within;
+}
+
+int dbl_conn_is_held(lua_State *L, Conn *c)
+{
+    if (c->held == DBL_HELD_BY_COROUTINE) {
+        luaL_checkstack(L, 6, "too many arguments");
+        dbl_push_class(L, &holders_key);
+        lua_pushlightuserdata(L, c);
+        lua_rawget(L, -2);
+        lua_State *co = lua_tothread(L, -1);
+        if (!co || lua_status(co) > LUA_YIELD || !is_within_loops(L, co))
+            c->held = 0;
+        lua_pop(L, 2);
+    }
+    return c->held;
+}
+
+/* core.loops(...): the functions in which a coroutine that holds a connection waits. */
+static int loops(lua_State *L)
+{
+    int count = lua_gettop(L);
+    lua_createtable(L, 0, count);
+    while (count > 0) {
+        lua_pushvalue(L, count--);
+        lua_pushboolean(L, 1);
+        lua_rawset(L, -3);
+    }
+    dbl_keep_class(L, &loops_key);
+    return 0;
+}
+
 int dbl_conn_is_still(lua_State *L, Conn *c)
 {
     if (!c->pg)
         dbl_conn_fail(L, c);
     else if (c->held == DBL_HELD_BY_HANDLER)
         dbl_fail(L, DBL_USAGE, "on_notice cannot use the connection that called it");
-    else if (c->held)
+    else if (dbl_conn_is_held(L, c))
         dbl_fail(L, DBL_USAGE, DBL_HELD, c->sql);
     else
         return 1;
@@ -459,6 +520,7 @@ static int conn_sever(lua_State *L)
 
 const luaL_Reg dbl_conn_functions[] = {
     {"sever", conn_sever},
+    {"loops", loops     },
     {NULL,    NULL      },
 };
 
@@ -473,5 +535,11 @@ void dbl_conn_open(lua_State *L)
 {
     dbl_newclass(L, DBL_CONN, metamethods, dbl_conn_methods);
     dbl_keep_class(L, &class_key);
-    lua_pop(L, 1);
+    lua_newtable(L); /* who waits, by connection; weakly */
+    lua_createtable(L, 0, 1);
+    lua_pushliteral(L, "v");
+    lua_setfield(L, -2, "__mode");
+    lua_setmetatable(L, -2);
+    dbl_keep_class(L, &holders_key);
+    lua_pop(L, 2);
 }

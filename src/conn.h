@@ -31,7 +31,7 @@ enum {
 enum { DBL_OVER_BUDGET = 1, DBL_OVER_MEMORY, DBL_OVER_TIME };
 
 /* Who keeps others off the connection. */
-enum { DBL_HELD_BY_COROUTINE = 1, DBL_HELD_BY_HANDLER };
+enum { DBL_HELD_BY_COROUTINE = 1, DBL_HELD_BY_HANDLER, DBL_HELD_BY_RUN };
 
 /* Who sees a COPY through. */
 enum {
@@ -113,6 +113,11 @@ Conn *dbl_conn(lua_State *L, int i);
 Conn *dbl_conn_free(lua_State *L, int i);
 int dbl_conn_is_free(lua_State *L, Conn *c);
 int dbl_conn_is_still(lua_State *L, Conn *c); /* it may be occupied */
+
+/* The coroutine L is about to wait on it, within one of core.loops.  Whether somebody waits
+ * on it: who is dead, or has left those functions by an error, does not any more. */
+void dbl_conn_hold(lua_State *L, Conn *c);
+int dbl_conn_is_held(lua_State *L, Conn *c);
 
 /* The same for a verb that sends: no cancel request is under way either. */
 Conn *dbl_conn_ready(lua_State *L, int i);

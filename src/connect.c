@@ -257,7 +257,7 @@ static int connect_start(lua_State *L)
 static int conn_reset_start(lua_State *L)
 {
     Conn *c = dbl_conn(L, 1);
-    if (c->held)
+    if (dbl_conn_is_held(L, c))
         return dbl_fail(L, DBL_USAGE, DBL_HELD, c->sql);
     Conninfo info = {.count = 0};
     PQconninfoOption **box = new_box(L);

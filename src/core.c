@@ -143,7 +143,10 @@ static int is_held(lua_State *L)
 
 static int hold(lua_State *L)
 {
-    dbl_conn_any(L, 1)->held = (unsigned char)lua_toboolean(L, 2);
+    Conn *c = dbl_conn_any(L, 1);
+    c->held = 0;
+    if (lua_toboolean(L, 2))
+        dbl_conn_hold(L, c);
     return 0;
 }
 

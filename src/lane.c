@@ -270,14 +270,16 @@ static int proceed(lua_State *L, Lanes *l, Item *lane, int asked, int watched)
         lua_settop(L, 1);
         int need = dbl_step(c);
         if (need && need == watched && !c->over && dbl_wake(c) >= DBL_NEVER) {
-            c->held = DBL_HELD_BY_COROUTINE;
+            c->held = DBL_HELD_BY_RUN;
             l->waiting++;
             return 0;
         }
         if (need) {
             l->waiting += !c->over;
             lua_pushboolean(L, 0);
-            return 1 + dbl_push_wait(L, c, need);
+            int pushed = 1 + dbl_push_wait(L, c, need);
+            c->held = c->held ? DBL_HELD_BY_RUN : 0;
+            return pushed;
         }
         int pushed = dbl_push_kept(L, c, 1);
         if (pushed != 1 || l->each)

@@ -46,9 +46,10 @@ int dbl_pipeline_is_free(lua_State *L, const Pipeline *p, int i)
         lua_rawgeti(L, -1, DBL_PIPELINE_CONN);
         dbl_conn(L, lua_gettop(L));
     }
-    if (p->conn->held)
-        dbl_fail(L, DBL_USAGE, DBL_HELD, p->conn->sql);
-    return !p->conn->held;
+    if (!dbl_conn_is_held(L, p->conn))
+        return 1;
+    dbl_fail(L, DBL_USAGE, DBL_HELD, p->conn->sql);
+    return 0;
 }
 
 void dbl_pipeline_deadline(Pipeline *p, double deadline)

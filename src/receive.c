@@ -645,6 +645,7 @@ int dbl_push_wait(lua_State *L, Conn *c, int need)
         return 1;
     }
     double wake = dbl_wake(c);
+    dbl_conn_hold(L, c);
     dbl_push_events(L, need);
     lua_pushinteger(L, PQsocket(c->attempt ? c->attempt->pg : c->pg));
     if (wake >= DBL_NEVER)
@@ -652,7 +653,6 @@ int dbl_push_wait(lua_State *L, Conn *c, int need)
     else
         push_seconds_until(L, wake);
     lua_pushboolean(L, c->attempt != NULL);
-    c->held = DBL_HELD_BY_COROUTINE; /* last: what raised would hold it for ever */
     return 4;
 }
 
@@ -703,7 +703,7 @@ static int conn_arrived(lua_State *L)
 static int conn_step(lua_State *L)
 {
     Conn *c = dbl_conn(L, 1);
-    if (c->held)
+    if (dbl_conn_is_held(L, c))
         dbl_misuse(L, DBL_HELD, c->sql);
     dbl_push_events(L, dbl_step(c));
     return 1;

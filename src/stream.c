@@ -182,7 +182,7 @@ static int want_row(lua_State *L, Stream *s)
     Conn *c = s->conn;
     if (!c || c->turn != s->turn)
         return push_over(L, s);
-    if (c->held)
+    if (dbl_conn_is_held(L, c))
         return dbl_fail(L, DBL_USAGE, "stream is in use: another coroutine waits for it");
     while (!s->result || s->row >= s->result->rows) {
         if (s->result) /* before the next piece is made, which then gets its memory */

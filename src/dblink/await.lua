@@ -52,27 +52,19 @@ local function see_through(conn, how, token, need, fd, seconds)
   return res, need
 end
 
--- How it was waited. Where a wait raised nobody waits any more, and the error goes on.
-local function over(conn, s, how, own, ok, ...)
-  if own then
-    s.token = nil
-    how.leave(own)
-  end
-  if ok then return ... end
-  core.hold(conn, false)
-  error((...), 0)
-end
-
--- In Lua 5.1 nothing can yield within pcall: there a wait must not raise.
-local try = protect.native and pcall or function(f, ...) return true, f(...) end
-
--- f(conn, how, token, ...), in which a coroutine waits: it keeps others off the
+-- drive(conn, how, token, ...), in which a coroutine waits: it keeps others off the
 -- connection in all else.
-local function waiting(s, f, conn, ...)
+local function waiting(s, drive_it, conn, ...)
   local how = s.wait
-  local own = not s.token and how.enter and how.enter(conn.close, conn, true)
-  if own then s.token = own end
-  return over(conn, s, how, own, try(f, conn, how, s.token, ...))
+  if s.token or not how.enter then return drive_it(conn, how, s.token, ...) end
+  local token = how.enter(conn.close, conn, true)
+  s.token = token
+  local done, err = drive_it(conn, how, token, ...)
+  if token then
+    s.token = nil
+    how.leave(token)
+  end
+  return done, err
 end
 
 -- Waits until nothing is left to do: true, or false when the deadline has come,
@@ -98,6 +90,8 @@ local function flush(conn, how, token)
     conn:step()
   end
 end
+
+core.loops(drive, see_through, flush) -- whoever holds a connection and is not within these waits no more
 
 -- Waits until all of a query is sent, and reads nothing where it is already.
 function await.flush(conn) return waiting(state(conn), flush, conn) end
