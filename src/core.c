@@ -137,7 +137,7 @@ static int use_codecs(lua_State *L)
 /* core.is_held(conn), core.hold(conn, bool): whether some coroutine waits on it. */
 static int is_held(lua_State *L)
 {
-    lua_pushboolean(L, dbl_conn_any(L, 1)->held);
+    lua_pushboolean(L, dbl_conn_is_held(L, dbl_conn_any(L, 1)));
     return 1;
 }
 
