@@ -36,6 +36,37 @@ describe("a connection", function()
     lost:close()
   end)
 
+  it("is at rest where nothing goes on upon it, and nothing is left to be taken", function()
+    local function rests(silent) return core.is_at_rest(conn, silent) end
+    local function busy_between(begin, finish)
+      begin()
+      assert.is_false(rests())
+      finish()
+      assert.is_true(rests(true))
+    end
+    assert.is_true(rests(true))
+    local p
+    busy_between(function() core.hold(conn, true) end, function() core.hold(conn, false) end)
+    busy_between(function() p = assert(conn:pipeline()) end, function() p:close() end)
+    busy_between(function() assert(conn:query "begin") end, function() assert(conn:query "rollback") end)
+    local raise = "do $$ begin raise notice 'x'; end $$"
+    busy_between(function() assert(conn:query(raise)) end, function() conn:notices() end)
+    local channel = server.name "rest"
+    busy_between(function() assert(conn:listen(channel)) end, function() assert(conn:unlisten()) end)
+    busy_between(function()
+      assert(conn:listen(channel))
+      assert(conn:notify(channel))
+      assert(conn:unlisten())
+    end, function() assert.equal(channel, conn:get_notify().channel) end)
+    local admin = server.connect()
+    assert(admin:query("select pg_terminate_backend($1)", conn:backend_pid()))
+    admin:close()
+    assert.is_true(core.poll(conn:getfd(), "r", 20))
+    assert.is_false(rests(true))
+    conn:close()
+    assert.is_false(rests())
+  end)
+
   it("is dirty, as LuaSocket calls it, where a result has arrived that was not taken", function()
     assert.is_false(conn:dirty())
     assert(conn:send_query "select pg_sleep(60)")

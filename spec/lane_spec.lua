@@ -264,6 +264,17 @@ describe("core.lanes", function()
     assert.is_nil(lanes.ended(3))
   end)
 
+  it("leaves what is no connection with its SQL to Lua", function()
+    local closed = server.connect()
+    closed:close()
+    for _, item in ipairs { { closed, "select 1" }, { conn }, { conn, 5 }, { "x", "select 1" }, { 7, "select 1" } } do
+      assert.equal(1, core.lanes { item }.check(1))
+    end
+    local odd = setmetatable({ conn, "select 2" }, {})
+    local results = dblink.gather { { conn, "select 1" }, odd, { conn, "select 3", timeout = 20 } }
+    for i = 1, 3 do assert.equal(i, results[i](1, 1)) end
+  end)
+
   it("refuses what is no item and no lane", function()
     local lanes = core.lanes { { conn, "select 1" } }
     assert.error(function() lanes.finish(2) end)
