@@ -52,11 +52,15 @@ describe("a connection", function()
     local raise = "do $$ begin raise notice 'x'; end $$"
     busy_between(function() assert(conn:query(raise)) end, function() conn:notices() end)
     local channel = server.name "rest"
-    busy_between(function() assert(conn:listen(channel)) end, function() assert(conn:unlisten()) end)
+    busy_between(function() assert(conn:listen(channel)) end, function()
+      assert(conn:unlisten())
+      core.set_listening(conn, false) -- as a pool does then
+    end)
     busy_between(function()
       assert(conn:listen(channel))
       assert(conn:notify(channel))
       assert(conn:unlisten())
+      core.set_listening(conn, false)
     end, function() assert.equal(channel, conn:get_notify().channel) end)
     local admin = server.connect()
     assert(admin:query("select pg_terminate_backend($1)", conn:backend_pid()))
