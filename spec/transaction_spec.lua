@@ -43,6 +43,24 @@ for where, way in pairs(ways) do
       assert.equal("1 2", list())
     end)
 
+    sentence("says so where what was left running in it was stopped, and it with that", function()
+      local leave = {
+        function() assert(conn:rows "select generate_series(1, 10000000)":next()) end,
+        function() assert(conn:copy_out "copy (select generate_series(1, 10000000)) to stdout":line()) end,
+        function() assert(conn:copy_in("copy " .. name .. " from stdin"):row { 2, 0 }) end,
+      }
+      for _, f in ipairs(leave) do
+        local res, err = conn:transaction(function()
+          assert(insert(1))
+          f()
+          return true
+        end)
+        assert.is_nil(res)
+        assert.equal("25P02", err.sqlstate)
+        assert.equal("", list())
+      end
+    end)
+
     sentence("is rolled back when its function gives nil and a reason", function()
       local res, err = conn:transaction(function()
         assert(insert(1))

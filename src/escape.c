@@ -45,9 +45,9 @@ static int escape(lua_State *L, Escape *how)
 {
     size_t size;
     Conn *c = dbl_conn(L, 1);
-    const char *s = luaL_checklstring(L, 2, &size);
+    const char *s = dbl_check_string(L, 2, "s", &size);
     if (memchr(s, '\0', size))
-        luaL_argerror(L, 2, "a NUL byte, which no text of PostgreSQL can hold");
+        dbl_misuse(L, "bad argument 's' (a NUL byte, which no text of PostgreSQL can hold)");
     if (!c->pg)
         return dbl_conn_fail(L, c);
     void **box = new_box(L);
@@ -72,7 +72,7 @@ static int conn_escape_bytea(lua_State *L)
 {
     size_t size;
     Conn *c = dbl_conn(L, 1);
-    const char *s = luaL_checklstring(L, 2, &size);
+    const char *s = dbl_check_string(L, 2, "s", &size);
     if (!c->pg)
         return dbl_conn_fail(L, c);
     void **box = new_box(L);

@@ -70,6 +70,7 @@ local function commit(conn, sql, undo)
     err = core.failure("timeout", "the transaction took longer than its timeout")
   else
     ok, err = conn:query(sql)
+    if ok and ok.command == "ROLLBACK" then ok, err = nil, in_failed_transaction() end -- a stream was left in it
     if not ok and err.connection_lost and sql == "commit" and status ~= "unknown" then
       err.message = err.message .. " (nobody knows whether the transaction was committed)"
     elseif not ok and err.kind == "timeout" then
