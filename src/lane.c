@@ -68,11 +68,11 @@ static Item *check_item(lua_State *L, Lanes *l, int i)
     return &l->item[n];
 }
 
-static Item *check_lane(lua_State *L, Lanes *l)
+static Item *check_lane(lua_State *L, Lanes *l, int i)
 {
-    Item *lane = check_item(L, l, 1);
+    Item *lane = check_item(L, l, i);
     if (!lane->conn)
-        luaL_argerror(L, 1, "no lane");
+        luaL_argerror(L, i, "no lane");
     return lane;
 }
 
@@ -123,7 +123,7 @@ static int look_at(lua_State *L, Lanes *l, int i)
         return 0;
     give_lane(L, l, c, 2, i);
     if (is_bare(L, 1, 2)) {
-        lua_settop(L, 3);
+        lua_pushvalue(L, 3);
         lua_rawseti(L, TEXTS, i);
     }
     return 1;
@@ -209,13 +209,13 @@ static int lanes_over(lua_State *L)
  * after it is under way now; nil: there is none. */
 static int lanes_item(lua_State *L)
 {
-    return push_number(L, check_lane(L, get_lanes(L))->asked);
+    return push_number(L, check_lane(L, get_lanes(L), 1)->asked);
 }
 
 static int lanes_advance(lua_State *L)
 {
     Lanes *l = get_lanes(L);
-    return push_number(L, advance(l, check_lane(L, l)));
+    return push_number(L, advance(l, check_lane(L, l, 1)));
 }
 
 /* Notes that an item is over: how many are. */
@@ -266,8 +266,8 @@ static int proceed(lua_State *L, Lanes *l, Item *lane, int asked, int watched)
             }
             if (!dbl_ask(L, c, 2))
                 return 2;
+            lua_settop(L, 1);
         }
-        lua_settop(L, 1);
         int need = dbl_step(c);
         if (need && need == watched && !c->over && dbl_wake(c) >= DBL_NEVER) {
             c->held = DBL_HELD_BY_RUN;
@@ -317,7 +317,7 @@ static int arrive(lua_State *L, Lanes *l, Item *lane, int watched)
 static int lanes_ask(lua_State *L)
 {
     Lanes *l = get_lanes(L);
-    Item *lane = check_lane(L, l);
+    Item *lane = check_lane(L, l, 1);
     replace_by_conn(L, l, lane);
     return proceed(L, l, lane, 0, 0);
 }
@@ -325,7 +325,7 @@ static int lanes_ask(lua_State *L)
 static int lanes_arrived(lua_State *L)
 {
     Lanes *l = get_lanes(L);
-    return arrive(L, l, check_lane(L, l), 0);
+    return arrive(L, l, check_lane(L, l, 1), 0);
 }
 
 /* Whether nothing but this lane's end has come, and nothing can begin for it: Lua hears of it
@@ -356,10 +356,9 @@ static int serve(lua_State *L)
     do {
         for (; fd >= 0; fd = dbl_crowd_more(w)) {
             int pushed = 0;
-            lua_settop(L, 0);
             lua_rawgeti(L, HANDS, fd);
-            if (lua_type(L, 1) == LUA_TNUMBER) {
-                Item *lane = check_lane(L, l);
+            if (lua_type(L, -1) == LUA_TNUMBER) {
+                Item *lane = check_lane(L, l, -1);
                 pushed = arrive(L, l, lane, lane->conn->need);
                 if (lane->conn->tells)
                     turns = 0; /* on_notice may have roused somebody */

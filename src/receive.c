@@ -123,12 +123,13 @@ void dbl_keep(Conn *c, PGresult *res)
     if (dbl_is_copy(res))
         meet_copy(c, res);
     dbl_note_command(c, res);
-    c->done += !is_error(res);
+    int failed = is_error(res);
+    c->done += !failed;
     if (c->failed) {
         PQclear(res);
         return;
     }
-    c->failed = (unsigned char)is_error(res);
+    c->failed = (unsigned char)failed;
     PQclear(c->kept);
     c->kept = res;
 }
