@@ -12,4 +12,8 @@
 void dbl_push_notice(lua_State *L, Notes *q);
 void dbl_push_notification(lua_State *L, Notes *q);
 
+/* Where the last notice ended the session, as it does of one at rest: pushes it as the error that it
+ * is, 1; else 0. */
+int dbl_push_farewell(lua_State *L, const Notes *q);
+
 #endif

@@ -37,8 +37,10 @@ static int conn_take_notification(lua_State *L)
     Conn *c = dbl_conn(L, 1);
     c->goal = DBL_GOAL_NEXT;
     c->deadline = DBL_NEVER;
-    if (!c->notifications.first && PQstatus(c->pg) == CONNECTION_BAD)
-        return dbl_fail_conn(L, c->pg);
+    if (!c->notifications.first && PQstatus(c->pg) == CONNECTION_BAD) {
+        lua_pushnil(L);
+        return dbl_push_farewell(L, &c->notices) ? 2 : dbl_fail_conn(L, c->pg);
+    }
     return push_notification(L, c);
 }
 
