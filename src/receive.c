@@ -333,7 +333,7 @@ static int step_query(Conn *c)
     if (c->goal == DBL_GOAL_NOTIFICATION)
         return c->notifications.first || PQstatus(pg) == CONNECTION_BAD ? 0 : DBL_READ | write;
     for (;;) {
-        if (c->copy == DBL_COPY_REFUSE)
+        if (c->copy == DBL_COPY_REFUSE && PQstatus(pg) != CONNECTION_BAD)
             write = DBL_WRITE; /* the socket may not take what refuses it at once */
         if ((c->copy && !step_copy(c)) || is_busy(c, said)) {
             if (dbl_tls_pending(pg) && PQconsumeInput(pg))

@@ -6,8 +6,15 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+static void replay(const uint8_t *data, size_t size)
+{
+    alarm(20); /* ends all */
+    LLVMFuzzerTestOneInput(data, size);
+}
 
 int main(int argc, char **argv)
 {
@@ -19,14 +26,14 @@ int main(int argc, char **argv)
         size_t size = file ? fread(data, 1, sizeof data, file) : 0;
         if (!file || fclose(file) != 0)
             return 1;
-        LLVMFuzzerTestOneInput(data, size);
+        replay(data, size);
         for (size_t at = 0; at < size; at++) {
             if (count++ % stride == 0)
-                LLVMFuzzerTestOneInput(data, at);
+                replay(data, at);
             for (unsigned k = 0; k < sizeof others / sizeof others[0]; k++)
                 if (count++ % stride == 0) {
                     data[at] ^= (uint8_t)others[k];
-                    LLVMFuzzerTestOneInput(data, size);
+                    replay(data, size);
                     data[at] ^= (uint8_t)others[k];
                 }
         }
