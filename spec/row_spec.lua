@@ -118,9 +118,18 @@ describe("rows", function()
     other:close()
   end)
 
+  it("may have no columns", function()
+    for _, rows in ipairs { 2, 5000 } do
+      local res, n = conn:query("select from generate_series(1, $1::int)", rows), 0
+      for row in res:rows() do n = n + (next(row) == nil and 1 or 0) end
+      assert.equal(rows, n)
+      assert.is_nil(res(1))
+    end
+  end)
+
   it("are iterated by an iterator of ours alone", function()
     local call = (debug.getmetatable(conn:query "select 1":rows()) or {}).__call
-    if not call then return pending "there it is a function" end
+    if not call then return end -- there it is a function
     for _, other in ipairs { false, {}, io.stdout, newproxy(false) } do assert.has_error(function() call(other) end) end
   end)
 

@@ -103,7 +103,7 @@ static int find(void **where, const char *name)
     static void *program;
     if (!program)
         program = dlopen(NULL, RTLD_NOW);
-    *where = program ? dlsym(program, name) : NULL;
+    *where = dlsym(program, name);
     return *where != NULL;
 }
 

@@ -84,9 +84,9 @@ static void push_key(lua_State *L, const Result *r, const char *shape)
     luaL_buffinit(L, &b);
     luaL_addstring(&b, shape);
     for (int j = 0; j < r->columns; j++) {
-        luaL_addchar(&b, '\0');
+        luaL_addlstring(&b, "\0", 1);
         luaL_addstring(&b, kind_of(&r->column[j]));
-        luaL_addchar(&b, ' ');
+        luaL_addlstring(&b, " ", 1);
         if (!dbl_is_hidden(r, j))
             luaL_addstring(&b, r->column[j].name);
     }
