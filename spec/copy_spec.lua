@@ -298,6 +298,7 @@ for where, wait in pairs(waits) do
         assert.error_matches(function() core.copy_write(w, "abc", left) end, "out of range")
       end
       assert.has_error(function() core.copy_conn(1) end)
+      if newproxy then assert.has_error(function() core.copy_conn(newproxy()) end) end -- luacheck: ignore
       assert.has_error(function() core.copy_conn(conn) end)
       w:fail()
       usable()

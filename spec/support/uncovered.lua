@@ -37,6 +37,13 @@ return {
   },
   {
     why = "libpq has no memory: torture refuses it nearby, but not in this very place",
+    [[answer.c ticket_result: if (t->status == DBL_TICKET_PENDING)]],
+    [[attempt.c complain: if (!text)]],
+    [[pipeline.c pipeline_flush: if (!dbl_queue_ask(p))]],
+    [[pipeline.c close_statements: if (dbl_send_close(pg, lua_tostring(L, -1))) {]],
+    [[query.c prepare: if (old && !(dbl_send_close(pg, old) && PQpipelineSync(pg)))]],
+    [[queue.c dbl_queue_give: if (kind == DBL_BARE)]],
+    [[queue.c find_room: return p->unsent <= MOST_UNSENT && p->asked != p->last && !dbl_queue_ask(p);]],
     [[answer.c ticket_result: return dbl_fail(L, DBL_MEMORY, "out of memory for the answer to this query");]],
     [[attempt.c complain: return;]],
     [[connect.c conn_reset_start: return dbl_fail(L, DBL_MEMORY, "out of memory");]],
@@ -72,5 +79,45 @@ return {
   {
     why = "gcc's count of the loop's head",
     [[block.c dbl_block_many: for (;;) {]],
+  },
+  {
+    why = "a child that was forked in the middle of a cancel request, or of a borrowed connection",
+    [[conn.c dbl_conn_close: if (fd >= 0 && !c->borrowed)]],
+    [[request.c dbl_request_step: int need = r->over || r->born != dbl_forks() ? 0 : go_on(r);]],
+    [[request.c disown: if (--r->owners > 0 || r->born != dbl_forks())]],
+  },
+  {
+    why = "half a minute without an answer, a month of waiting",
+    [[block.c dbl_block_many: if (n != 0 || ms < MONTH)]],
+    [[request.c see_off: for (double pause = FIRST_PAUSE; dbl_now() < limit; pause *= 2) {]],
+  },
+  {
+    why = "bytes left in OpenSSL: PostgreSQL's records before 17 are no bigger than the room that libpq makes",
+    [[receive.c step_query: PQconsumeInput(pg))]],
+    [[receive.c step_query: dbl_notifications_take(&c->notifications, pg);]],
+    [[receive.c step_query: continue;]],
+    [[receive.c step_query: if (dbl_tls_pending(pg) && PQconsumeInput(pg))]],
+    "receive.c step_query: while (c->goal == DBL_GOAL_NOTIFICATION && !c->notifications.first && "
+      .. "dbl_tls_pending(pg) &&",
+  },
+  {
+    why = "it was asked just before whether the connection is ready",
+    [[send.c conn_query_along: if (!read_query(L, c, 1, &q))]],
+    [[send.c conn_query_along: return 2;]],
+    [[send.c conn_query_uncached: return read_query(L, c, 1, &q) ? run(L, c, &q, push_last) : 2;]],
+  },
+  {
+    why = "Lua has no memory for the row of a COPY: the torture's session ends there",
+    [[copy.c reading: if (r->torn)]],
+    [[copy.c reading: give_up(r);]],
+  },
+  {
+    why = "a row that comes in the very moment of its deadline",
+    [[stream.c stream_call: return lua_gettop(L);]],
+  },
+  {
+    why = "bounds: libpq has some fifty options, and closes each quotation that it opens",
+    [[attempt.c next_host: for (PQconninfoOption *o = a->options; o->keyword && k < MOST - 1; o++)]],
+    [[connect.c push_complaint: while (from > complaint && *--from != '"')]],
   },
 }
