@@ -2,6 +2,7 @@ local dblink = require "dblink"
 local core = require "dblink.core"
 local crew = require "dblink.crew"
 local poll = require "dblink.wait.poll"
+local protect = require "dblink.protect"
 local own = require "support.loops" ["a host's own"]
 local server = require "support.server"
 
@@ -38,6 +39,11 @@ describe("dblink.pool", function()
     assert.error_matches(function() dblink.pool { server.conninfo, foo = 1 } end, "unknown option 'foo'")
     assert.error_matches(function() dblink.pool { max = 0 } end, "option max")
     assert.error_matches(function() dblink.pool { configure = 1 } end, "option configure")
+    for name, value in pairs { rows = "typo", int8 = "x", numeric = "x", json = 5, codecs = 5, statement_cache = "x",
+      max = 0 / 0, min = 0 / 0, acquire_timeout = 0 / 0, idle = 0 / 0, lifetime = 0 / 0, check = 0 / 0 } do
+      assert.error_matches(function() dblink.pool { [name] = value } end, "^option " .. name)
+    end
+    assert.error_matches(function() dblink.pool { codecs = { mood = {} } } end, "'mood' is no type")
     pool = dblink.pool { host = "/nowhere", acquire_timeout = 0.1 }
     local res, err = pool:query "select 1"
     assert.is_nil(res)
@@ -188,11 +194,123 @@ describe("dblink.pool", function()
       assert.equal(1, assert(pool:query "select 1 from pg_sleep(0.05)")(1, 1))
     end)
 
+    it("of the codecs that its borrower gave it, and of no others", function()
+      local function decode(text) return "<" .. text .. ">" end
+      new { max = 1, codecs = { text = { decode = decode } }, configure = function(conn)
+        conn:codec("float8", { decode = decode, decode_binary = function() return "<0.5>" end })
+      end }
+      for _ = 1, 2 do
+        pool:with(function(conn)
+          local res = conn:query "select 1, 'a', 0.5::float8"
+          assert.same({ 1, "<a>", "<0.5>" }, { res(1, 1), res(1, 2), res(1, 3) })
+          conn:codec("int4", { decode = function() return "evil" end })
+          assert.equal("evil", conn:query "select 1"(1, 1))
+        end)
+      end
+      assert.equal(1, pool:query "select 1"(1, 1))
+      assert.equal("<a>", pool:query "select 'a'"(1, 1))
+      assert.equal(1, pool:stats().opened)
+    end)
+
     it("by the option reset", function()
       new { max = 1, reset = "discard all" }
       spoil(function(conn) conn:query "set application_name = 'leftover'" end)
       assert.not_equal("leftover", pool:query "show application_name"(1, 1))
     end)
+  end)
+
+  it("keeps its places where something raises, and says whose line it was", function()
+    local function check_raises(text, f, ...)
+      for _ = 1, 3 do
+        local fine, err = protect.pcall(f, ...)
+        assert.is_false(fine)
+        assert.matches(text, err)
+      end
+    end
+    new { max = 1 }
+    local function ask(...) return assert(pool:query(...)) end
+    for _, run in ipairs { function(f) f() end, function(f) coroutine.wrap(f)() end } do
+      run(function()
+        check_raises("^spec/pool_spec.lua:%d+: parameter $1: a table", ask, "select $1", {})
+        check_raises("^spec/pool_spec.lua:%d+: unknown option 'timout'", ask, { "select 1", timout = 1 })
+        check_raises("^spec/pool_spec.lua:%d+: parameter $1: a table", ask, { "select $1", {}, timeout = 9 })
+      end)
+    end
+    assert.equal(1, pool:query "select 1"(1, 1))
+    assert.equal(1, pool:stats().opened)
+    pool:close()
+    new { max = 1, configure = function() error "not configured" end }
+    check_raises("not configured", ask, "select 1")
+    assert.equal(0, pool:stats().size)
+    assert.equal(0, pool:stats().opening)
+    pool:close()
+    new { max = 1, configure = function() return nil, "not ours" end }
+    local none, err = pool:query "select 1"
+    assert.is_nil(none)
+    assert.equal("not ours", err.message)
+    pool:close()
+    new { max = 1, reset = function() error "not reset" end }
+    check_raises("not reset", ask, "select 1")
+    check_raises("^mine$", pool.with, pool, function() error("mine", 0) end)
+    assert.equal(0, pool:stats().size)
+    pool:close()
+    local cannot = { wait = function() error("cannot wait", 0) end, forget = poll.forget }
+    new { max = 1 }
+    pool:fill(1)
+    check_raises("cannot wait", function()
+      local lease = pool:acquire()
+      require "dblink.await".use(lease.conn, cannot)
+      local fine, why = protect.pcall(lease.query, lease, "select 1")
+      lease:release()
+      assert(fine, why)
+    end)
+    assert.equal(1, pool:query "select 1"(1, 1))
+  end)
+
+  it("takes back what a coroutine had that nobody resumes any more", function()
+    local stalled
+    local how = {
+      wait = function(fd, events, seconds)
+        if not stalled then return poll.wait(fd, events, seconds) end
+        coroutine.yield()
+        return true
+      end,
+      forget = poll.forget,
+    }
+    new { max = 1, wait = how, acquire_timeout = 5 }
+    local function drop(f, ...)
+      stalled = true
+      local co = coroutine.create(f)
+      assert(coroutine.resume(co, ...))
+      assert.equal("suspended", coroutine.status(co))
+      stalled = false
+    end
+    local coxpcall = package.loaded.coxpcall
+    package.loaded.coxpcall = nil -- its own table keeps all coroutines
+    local function check()
+      collectgarbage()
+      collectgarbage()
+      local stats = pool:stats()
+      assert.same({ 0, 0 }, { stats.lent, stats.opening })
+      assert.equal(1, assert(pool:query "select 1")(1, 1))
+      assert.same({ 0, 1 }, { pool:stats().waiting, pool:stats().idle })
+    end
+    drop(pool.query, pool, "select 1") -- opens
+    check()
+    drop(pool.query, pool, "select pg_sleep(60)")
+    check()
+    drop(pool.with, pool, function(conn) return (conn:query "select pg_sleep(60)") end)
+    check()
+    local lease = pool:acquire()
+    drop(pool.query, pool, "select 1") -- waits in the queue
+    drop(pool.acquire, pool)
+    assert.equal(2, pool:stats().waiting)
+    collectgarbage()
+    collectgarbage()
+    lease:release()
+    check()
+    assert.equal(3, pool:stats().leaked)
+    package.loaded.coxpcall = coxpcall
   end)
 
   it("finds at checkout what has died or grown old meanwhile", function()
@@ -312,6 +430,9 @@ describe("dblink.pool", function()
     lease:release()
     assert.equal(0, pool:stats().size)
     assert.error_matches(function() pool:query "select 1" end, "the pool is closed")
+    assert.error_matches(function() pool:fill "x" end, "^argument 'n' must be a number")
+    assert.error_matches(function() pool:drain "x" end, "^argument 'seconds' must be a number")
+    assert.error_matches(function() pool:resize(0 / 0) end, "argument 'max' must be a number")
   end)
 
   it("gives up at once when the server will not have us", function()

@@ -9,11 +9,22 @@ local state, methods = core.state, core.methods
 
 local codec = {}
 
-local function habits(conn)
-  local s = state(conn)
-  s.codecs = s.codecs or {}
+local function use(conn, codecs)
+  state(conn).codecs = codecs
   core.use_codecs(conn)
-  return s.codecs
+  return codecs
+end
+
+-- Those of a connection, to be added to: in a table of their own, since others may keep the old one.
+local function habits(conn)
+  local codecs = {}
+  for oid, entry in pairs(state(conn).codecs or {}) do codecs[oid] = entry end
+  return use(conn, codecs)
+end
+
+-- A connection has those again that were state(conn).codecs once: what it is now.
+function codec.restore(conn, codecs)
+  return use(conn, codecs or {})
 end
 
 -- int8 = "cdata": what C gives, a number or digits, becomes an int64_t.
@@ -119,23 +130,38 @@ function methods:codec(which, functions)
   return add(self, found.oid, found.array, found.kind, functions)
 end
 
---- What the options int8, numeric, json and codecs of a connection mean.
-function codec.configure(conn, options)
+local function is_known(which)
+  if type(which) == "number" then return true end
+  local known = type(which) == "string" and core.type(which)
+  return known and not known.is_array
+end
+
+--- Raises where the options int8, numeric, json and codecs of a connection cannot be.
+function codec.check(options)
   if options.int8 ~= nil and options.int8 ~= "cdata" then core.misuse 'option int8 must be "cdata"' end
+  if options.int8 then to_int64() end
   if options.numeric ~= nil and options.numeric ~= "number" then core.misuse 'option numeric must be "number"' end
-  if options.int8 then habits(conn)[20] = { convert = to_int64() } end
-  if options.json ~= nil then
-    local decode = type(options.json) == "table" and options.json.decode
-    if not decode then core.misuse "option json must have a function decode, as cjson has" end
-    habits(conn)[114] = { convert = decode }
-    habits(conn)[3802] = { convert = decode }
+  if options.json ~= nil and not (type(options.json) == "table" and options.json.decode) then
+    core.misuse "option json must have a function decode, as cjson has"
   end
+  if options.codecs ~= nil and type(options.codecs) ~= "table" then core.misuse "option codecs must be a table" end
   for which, functions in pairs(options.codecs or {}) do
-    if not add_known(conn, which, check(functions)) then
+    check(functions)
+    if not is_known(which) then
       core.misuse(("option codecs: '%s' is no type that is known before the server is asked: use conn:codec")
         :format(tostring(which)))
     end
   end
+end
+
+--- What they mean.
+function codec.configure(conn, options)
+  if options.int8 then habits(conn)[20] = { convert = to_int64() } end
+  if options.json then
+    local codecs, entry = habits(conn), { convert = options.json.decode }
+    codecs[114], codecs[3802] = entry, entry
+  end
+  for which, functions in pairs(options.codecs or {}) do add_known(conn, which, check(functions)) end
 end
 
 return codec

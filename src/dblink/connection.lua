@@ -90,9 +90,8 @@ local function check_number(options, name)
   end
 end
 
--- Gives a new connection its wait and its habits.
-function connection.configure(conn, options, how)
-  local s = state(conn)
+-- Raises where options cannot be.
+function connection.check(options)
   checks.check(options, connection.options)
   if options.rows ~= nil and options.rows ~= "row" and options.rows ~= "array" then
     core.misuse("option rows must be \"row\" or \"array\"")
@@ -102,6 +101,13 @@ function connection.configure(conn, options, how)
   end
   check_number(options, "max_bytes")
   check_number(options, "statement_cache")
+  codec.check(options)
+end
+
+-- Gives a new connection its wait and its habits.
+function connection.configure(conn, options, how)
+  local s = state(conn)
+  connection.check(options)
   await.use(conn, how)
   s.statements, s.cached = {}, 0
   s.statement_cache = options.statement_cache == nil and 100 or options.statement_cache or 0

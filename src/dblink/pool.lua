@@ -11,13 +11,20 @@
 -- One that is dead or too old is found when it is about to be lent, and replaced.
 -- While the server is away one caller at a time tries to reach it, in growing
 -- pauses; when it is back the number of those who try doubles with each success.
+--
+-- A place (entry) that is in use has a ticket, which its user alone holds, and is its own
+-- where it is idle. A coroutine that is dropped, or an error that goes past us, takes the
+-- ticket along: its collector tells that the place is free.
 local core = require "dblink.core"
 local await = require "dblink.await"
+local codec = require "dblink.codec"
 local connection = require "dblink.connection"
+local checks = require "dblink.options"
 local crew = require "dblink.crew"
 local protect = require "dblink.protect"
 
 local now, state, methods = core.now, core.state, core.methods
+local is_at_rest, protected = core.is_at_rest, protect.pcall
 
 local pool = {}
 
@@ -36,8 +43,8 @@ local OPTIONS = { reset = true, configure = true, conninfo = true }
 local NUMBERS = { max = true, min = true, acquire_timeout = true, idle = true, lifetime = true, max_waiting = true }
 
 local function check_number(name, value, least)
-  if type(value) ~= "number" or value < least then
-    core.misuse(("option %s must be a number, at least %d"):format(name, least))
+  if not checks.is_least(value, least) then
+    core.misuse(("%s must be a number, at least %d"):format(name, least))
   end
 end
 
@@ -47,10 +54,10 @@ local function read_options(options)
   for name, value in pairs(DEFAULTS) do self[name] = value end
   for name, value in pairs(options) do
     if NUMBERS[name] then
-      check_number(name, value, name == "max" and 1 or 0)
+      check_number("option " .. name, value, name == "max" and 1 or 0)
       self[name] = value
     elseif name == "check" then
-      if value ~= false then check_number(name, value, 0) end
+      if value ~= false then check_number("option check", value, 0) end
       self.check = value or math.huge
     elseif name == "reset" then
       if type(value) ~= "string" and type(value) ~= "function" then
@@ -78,6 +85,7 @@ end
 -- A pool; nothing is opened before it is needed.
 function pool.new(options)
   local self = read_options(options)
+  connection.check(self.habits)
   connection.find_wait(self.habits.wait)
   self.stack = {}                   -- idle connections, the last one given back on top
   self.lent = {}                    -- entries that somebody has
@@ -99,7 +107,10 @@ local function how_here(self)
   return crew.here() or connection.find_wait(self.habits.wait)
 end
 
--- Parking. A waiter is { how =, token = | bell =, entry = | place = | err = }.
+-- Parking. A waiter is { how =, token = | bell =, entry = | err = }. One whose coroutine is no more
+-- is passed over; where there is a token it keeps that.
+
+local borrowers = setmetatable({}, { __mode = "kv" }) -- waiter with a bell: its coroutine, true in none
 
 -- Gives a waiter what it is woken by: true, or nil and an error.
 local function equip(waiter)
@@ -136,10 +147,18 @@ local function leave(waiter)
   end
 end
 
+local function unqueue(self, waiter)
+  if not waiter.at then return end
+  self.queue[waiter.at] = nil
+  waiter.at = nil
+  self.waiting = self.waiting - 1
+end
+
 local function head(self)
   while self.first <= self.last do
     local waiter = self.queue[self.first]
-    if waiter then return waiter end
+    if waiter and (not waiter.bell or borrowers[waiter]) then return waiter end
+    if waiter then unqueue(self, waiter) end
     self.first = self.first + 1
   end
 end
@@ -157,31 +176,38 @@ local function enqueue(self, waiter, in_front)
   end
   self.queue[waiter.at] = waiter
   self.waiting = self.waiting + 1
+  if waiter.bell then borrowers[waiter] = coroutine.running() or true end
   return true
-end
-
-local function unqueue(self, waiter)
-  if not waiter.at then return end
-  self.queue[waiter.at] = nil
-  waiter.at = nil
-  self.waiting = self.waiting - 1
 end
 
 local function may_open(self)
   return self.size < self.max and self.opening < self.ramp and now() >= self.retry_at
 end
 
--- A connection for someone, or a place where he may open one.
+local newproxy = newproxy -- Lua 5.1: tables have no __gc, this has
+
+local function new_ticket(gone)
+  if not newproxy then return setmetatable({}, { __gc = gone }) end
+  local ticket = newproxy(true)
+  getmetatable(ticket).__gc = gone
+  return ticket
+end
+
+local leak
+
+-- A connection for someone, or a place where he may open one: an entry without conn.
 local function grant(self, waiter)
   local entry = table.remove(self.stack)
   if entry then
-    waiter.entry = entry
+    entry.idle = false
   elseif may_open(self) then
-    waiter.place = true
+    entry = { idle = false }
+    entry.ticket = new_ticket(function() leak(self, entry) end)
     self.size, self.opening = self.size + 1, self.opening + 1
   else
     return false
   end
+  waiter.entry = entry
   return true
 end
 
@@ -202,7 +228,7 @@ end
 local function part(entry)
   local token = entry.token
   if not token then return end
-  entry.token, state(entry.conn).token = nil, nil
+  entry.token, entry.state.token = nil, nil
   entry.how.leave(token)
 end
 
@@ -212,7 +238,9 @@ local function forget_entry(self, entry)
   part(entry)
   self.lent[entry] = nil
   self.size = self.size - 1
-  entry.conn:close()
+  if not entry.conn then self.opening = self.opening - 1 end
+  local conn = entry.conn or entry.attempt
+  if conn then conn:close() end
 end
 
 local function drop(self, entry, why)
@@ -221,14 +249,19 @@ local function drop(self, entry, why)
   serve(self)
 end
 
+-- Nobody gave it back and nobody has it any more: its state is anyone's guess.
+function leak(self, entry)
+  if not (entry.idle or entry.gone) then drop(self, entry, "leaked") end
+end
+
 -- Gives a connection the wait of whoever has it now.
-local function adopt(conn, how, token)
-  local s = state(conn)
+local function adopt(entry, how, token)
+  local s = entry.state
   s.token = token
   if s.wait ~= how then
-    local fd = conn:getfd()
+    local fd = entry.conn:getfd()
     if fd then how.forget(fd) end
-    await.use(conn, how)
+    await.use(entry.conn, how)
   end
 end
 
@@ -243,40 +276,46 @@ local function is_final(err)
   return message:find "failed: [^\n]-:  " ~= nil
 end
 
-local function open(self, deadline, note, how)
+-- A new connection, configured, or nil and an error; it may raise what the user's function does.
+local function establish(self, entry, deadline, how, token)
   local options = { wait = how }
   for name, value in pairs(self.habits) do
     if name ~= "wait" then options[name] = value end
   end
   options.timeout = deadline and math.max(deadline - now(), 0)
-  local function hold(opening) note.opening = opening end
-  local conn, err = connection.begin(self.conninfo, options, hold, note.token)
-  if conn then
-    state(conn).token = note.token
-    local opened
-    opened, err = connection.open(conn)
-    if opened and self.configure then
-      local _, failure = self.configure(conn)
-      if failure then opened, err = nil, failure end
-    end
-    if not opened then
-      conn:close()
-      conn = nil
-    end
-    note.opening = nil
+  local function hold(attempt) entry.attempt = attempt end
+  local conn, err = connection.begin(self.conninfo, options, hold, token)
+  if not conn then return nil, err end
+  entry.state = state(conn)
+  entry.state.token = token
+  local opened
+  opened, err = connection.open(conn)
+  if opened and self.configure then
+    err = select(2, self.configure(conn))
+    if err and getmetatable(err) ~= "dblink.error" then err = core.failure("usage", tostring(err)) end
   end
-  self.opening = self.opening - 1
-  if conn then
+  if err then return nil, err end
+  return conn
+end
+
+-- Opens the connection of an entry: true; nil and an error; false and what was raised.
+local function open(self, entry, deadline, how, token)
+  local fine, conn, err = protected(establish, self, entry, deadline, how, token)
+  if fine and conn then
+    entry.conn, entry.attempt, entry.codecs = conn, nil, entry.state.codecs
+    entry.expires = now() + self.lifetime * (0.9 + 0.2 * math.random())
+    self.opening = self.opening - 1
     self.failures, self.ramp = 0, math.min(self.ramp * 2, self.max)
     self.count.opened = self.count.opened + 1
-    return { conn = conn, born = now(), expires = now() + self.lifetime * (0.9 + 0.2 * math.random()) }
+    return true
   end
-  self.size = self.size - 1
+  forget_entry(self, entry)
   self.failures, self.ramp = self.failures + 1, 1
   self.count.failed = self.count.failed + 1
   local pause = math.min(FIRST_PAUSE * 2 ^ (self.failures - 1), LONGEST_PAUSE)
   self.retry_at = now() + pause * (0.5 + 0.5 * math.random())
-  return nil, err
+  if fine then return nil, err end
+  return false, conn
 end
 
 local function drop_notifications(conn)
@@ -314,11 +353,12 @@ local function is_good(self, entry, deadline)
 end
 
 -- Makes a connection fit to be lent on, if that can be; it may take a while.
-local function clean(self, conn)
-  if not self.reset and core.is_at_rest(conn) then return true end
+local function clean(self, entry)
+  local conn = entry.conn
   -- held: a coroutine still waits on it, and would take the next borrower's answer for its own
   if conn:status() ~= "ok" or core.is_held(conn) or core.in_pipeline(conn) then return false end
   core.set_limit(conn, nil)
+  if entry.state.codecs ~= entry.codecs then entry.codecs = codec.restore(conn, entry.codecs) end
   state(conn).grace = CLEANING
   local stopped = not core.is_active(conn) or await.stop(conn)
   state(conn).grace = nil
@@ -346,19 +386,22 @@ local function reap(self)
   end
 end
 
-local function give_back(self, entry)
-  if entry.gone or not self.lent[entry] then return end
+-- Raises what the option reset does, when all is done.
+local function give_back(self, entry, ticket)
+  if not self.lent[entry] then return end
   self.lent[entry] = nil
-  entry.returning = true
-  if self.closed or self.draining or self.leaving or self.size > self.max then
-    drop(self, entry)
-  elseif not clean(self, entry.conn) then
-    drop(self, entry, "lost")
-  elseif self.closed or now() >= entry.expires then
+  if self.closed or self.draining or self.leaving or self.size > self.max then return drop(self, entry) end
+  if self.reset or not is_at_rest(entry.conn) or entry.state.codecs ~= entry.codecs then
+    local fine, good = protected(clean, self, entry)
+    if not (fine and good) then drop(self, entry, "lost") end
+    if not fine then error(good, 0) end
+    if not good then return end
+  end
+  if self.closed or now() >= entry.expires then
     drop(self, entry, not self.closed and "expired" or nil)
   else
     part(entry)
-    entry.since, entry.returning = now(), false
+    entry.since, entry.idle, entry.ticket = now(), true, ticket
     self.stack[#self.stack + 1] = entry
     serve(self)
     reap(self)
@@ -381,7 +424,7 @@ end
 -- Waits in the queue until something is granted: true, or nil and an error.
 local function wait_for_grant(self, waiter, deadline, trouble, seconds)
   if waiter.life and waiter.how.secure then waiter.how.secure(waiter.life) end
-  while not (waiter.entry or waiter.place or waiter.err) do
+  while not (waiter.entry or waiter.err) do
     local moment = now()
     if moment >= deadline then
       unqueue(self, waiter)
@@ -432,8 +475,8 @@ local function get(self, how, seconds, note)
       end
     end
     local entry = waiter.entry
-    if entry then
-      adopt(entry.conn, how, note.token)
+    if entry.conn then
+      adopt(entry, how, note.token)
       local good, why = is_good(self, entry, deadline)
       if good then
         if not waited then self.count.hits = self.count.hits + 1 end
@@ -458,11 +501,13 @@ local function get(self, how, seconds, note)
         entry = nil
       end
     else
-      local err
-      entry, err = open(self, deadline < math.huge and deadline or nil, note, how)
-      waiter.place = nil
+      local opened, err = open(self, entry, deadline < math.huge and deadline or nil, how, note.token)
+      if not opened then waiter.entry, entry = nil, nil end
       serve(self)
-      if not entry then
+      if opened == false then
+        leave(waiter)
+        error(err, 0)
+      elseif err then
         trouble = err
         if self.closed or is_final(err) or now() >= deadline or not enqueue(self, waiter, true) then
           leave(waiter)
@@ -523,19 +568,19 @@ end
 function pool.abandon(note)
   local self, waiter = note.pool, note.waiter
   if not self then return end
-  if note.entry then
-    if self.lent[note.entry] or note.entry.returning then drop(self, note.entry) end
-    return
-  end
+  local entry = note.entry or waiter.entry
+  waiter.entry = nil
   unqueue(self, waiter)
-  if waiter.entry then forget_entry(self, waiter.entry) end
-  if waiter.place then
-    if note.opening then note.opening:close() end
-    self.size, self.opening = self.size - 1, self.opening - 1
-  end
-  waiter.entry, waiter.place = nil, nil
   leave(waiter)
+  if entry and not entry.idle then forget_entry(self, entry) end
   serve(self)
+end
+
+-- What the user of an entry that was taken holds, until it is given back.
+local function ticket_of(entry)
+  local ticket = entry.ticket
+  entry.ticket = nil
+  return ticket
 end
 
 -- Leases: a connection as long as it is lent. After that it is nobody's.
@@ -560,9 +605,9 @@ local forward = setmetatable({}, { __index = function(cache, name)
 end })
 
 function forward:release()
-  local entry = self.entry
-  self.conn, self.entry = nil, nil
-  if entry then give_back(self.pool, entry) end
+  local entry, ticket = self.entry, self.ticket
+  self.conn, self.entry, self.ticket = nil, nil, nil
+  if entry then give_back(self.pool, entry, ticket) end
 end
 
 Lease.__index = forward
@@ -572,37 +617,16 @@ function Lease:__tostring()
   return "dblink.lease (" .. tostring(self.conn or "given back") .. ")"
 end
 
--- One that nobody gave back and nobody has any more: its state is anyone's guess.
-local function leak(self, entry)
-  if self.lent[entry] then drop(self, entry, "leaked") end
-end
-
-function Lease:__gc()
-  if self.entry then leak(self.pool, self.entry) end
-end
-
-local newproxy = newproxy -- Lua 5.1: tables have no __gc, this has
-
-local function make_lease(self, entry)
-  local lease = setmetatable({ conn = entry.conn, entry = entry, pool = self }, Lease)
-  if newproxy then
-    local proxy = newproxy(true)
-    getmetatable(proxy).__gc = function() Lease.__gc(lease) end
-    lease.proxy = proxy
-  end
-  return lease
-end
-
 function pool.is_lease(value)
   return getmetatable(value) == Lease
 end
 
 --- Borrows a connection: a lease, used like a connection, or nil and an error.
 function Pool:acquire(seconds)
-  if seconds ~= nil then check_number("seconds", seconds, 0) end
+  if seconds ~= nil then check_number("argument 'seconds'", seconds, 0) end
   local entry, err = take(self, seconds or self.acquire_timeout, {})
   if not entry then return nil, err end
-  return make_lease(self, entry)
+  return setmetatable({ conn = entry.conn, entry = entry, pool = self, ticket = ticket_of(entry) }, Lease)
 end
 
 function Pool:release(lease)
@@ -617,17 +641,24 @@ function pool.ask(self, note, brief, sql, ...)
   if type(limit) == "number" and limit < seconds then seconds = limit end
   local entry, err = take(self, seconds, note, brief)
   if not entry then return nil, err end
-  local res
+  local ticket = ticket_of(entry)
   if limit then
     local options = {}
     for key, value in pairs(sql) do options[key] = value end
     if type(limit) == "number" then options.timeout = math.max(limit - (now() - begun), 0) end
-    res, err = entry.conn:query(options)
-  else
-    res, err = entry.conn:query(sql, ...)
+    sql = options
   end
-  give_back(self, entry)
-  return res, err
+  local fine, res
+  fine, res, err = protected(methods.query, entry.conn, sql, ...)
+  if fine then
+    give_back(self, entry, ticket)
+    return res, err
+  end
+  protected(give_back, self, entry, ticket)
+  if not protect.native and type(res) == "string" and not res:find "^[^\n]*:%d+: " then
+    core.misuse(res) -- Lua 5.1 could not see whose line it is from within the protected call
+  end
+  error(res, 0)
 end
 
 --- One query on whatever connection is free.
@@ -636,9 +667,12 @@ function Pool:query(...)
 end
 
 local function finish(lease, ok, ...)
-  lease:release()
-  if not ok then error((...), 0) end
-  return ...
+  if ok then
+    lease:release()
+    return ...
+  end
+  protected(lease.release, lease)
+  error((...), 0)
 end
 
 --- Calls f(conn, ...) with a borrowed connection and gives back what f returns. The
@@ -647,7 +681,7 @@ function Pool:with(f, ...)
   if type(f) ~= "function" then core.misuse "bad argument 'f' to with (function expected)" end
   local lease, err = self:acquire()
   if not lease then return nil, err end
-  return finish(lease, protect.pcall(f, lease, ...))
+  return finish(lease, protected(f, lease, ...))
 end
 
 --- conn:transaction(f, options) on a borrowed connection.
@@ -664,6 +698,7 @@ end
 --- Opens connections until there are n (`min` if left out), all at once: true, or nil
 -- and the first error.
 function Pool:fill(n)
+  if n ~= nil then check_number("argument 'n'", n, 0) end
   n = math.min(n or self.min, self.max)
   local how = how_here(self)
   local hands, err = crew.new(how)
@@ -671,7 +706,7 @@ function Pool:fill(n)
   local entries = {}
   for _ = 1, n - count_lent(self) do
     hands:spawn(function()
-      local entry, failure = take(self, self.acquire_timeout, {})
+      local entry, failure = take(self, self.acquire_timeout, {}) -- its ticket stays its own
       entries[#entries + 1] = entry
       err = err or failure
     end)
@@ -679,8 +714,8 @@ function Pool:fill(n)
   hands:run()
   hands:close()
   for _, entry in ipairs(entries) do
-    adopt(entry.conn, how)
-    give_back(self, entry)
+    adopt(entry, how)
+    give_back(self, entry, entry.ticket)
   end
   if err then return nil, err end
   return true
@@ -699,8 +734,8 @@ end
 
 --- From now on at most max; what is too many goes as it becomes free.
 function Pool:resize(max, min)
-  check_number("max", max, 1)
-  if min ~= nil then check_number("min", min, 0) end
+  check_number("argument 'max'", max, 1)
+  if min ~= nil then check_number("argument 'min'", min, 0) end
   self.max, self.min, self.ramp = max, min or math.min(self.min, max), math.max(self.ramp, 1)
   if self.failures == 0 then self.ramp = max end
   while self.size > max and self.stack[1] do forget_entry(self, table.remove(self.stack, 1)) end
@@ -724,6 +759,7 @@ end
 --- Lends no more, waits until all that is lent has come back, and closes: true, or nil
 -- and an error when that took longer (the pool is closed all the same).
 function Pool:drain(seconds)
+  if seconds ~= nil then check_number("argument 'seconds'", seconds, 0) end
   if self.closed then return true end
   local how, deadline = how_here(self), now() + (seconds or math.huge)
   self.draining = true
@@ -753,7 +789,7 @@ end
 Pool.__close = Pool.close
 
 function Pool:__tostring()
-  return ("dblink.pool (%d of %d, %d idle, %d waiting)"):format(self.size, self.max, #self.stack, self.waiting)
+  return ("dblink.pool (%d of %g, %d idle, %d waiting)"):format(self.size, self.max, #self.stack, self.waiting)
 end
 
 return pool

@@ -13,7 +13,7 @@ coroutine.resume(probe)
 protect.native = coroutine.status(probe) == "suspended"
 
 if not protect.native then
-  local outer = setmetatable({}, { __mode = "k" }) -- coroutine: the one that resumes it
+  local outer = setmetatable({}, { __mode = "kv" }) -- coroutine: the one that resumes it
 
   local function go_on(co, ok, ...)
     if coroutine.status(co) ~= "suspended" then return ok, ... end
