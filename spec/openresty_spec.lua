@@ -371,7 +371,7 @@ describe("a worker of nginx #nginx #heavy", function()
   local no_epoll, no_folder = "no epoll descriptor can be had", "no folder .- takes a Unix socket"
   local no_cosocket, no_use = "no cosocket to wait with: the cosocket did not come: ", "direct cannot be used, .-: "
   local another_kind = no_use .. "the connections of this nginx are of another kind"
-  for _, case in ipairs {
+  local cases = {
     { "openresty", "epoll_create1 1 1", page = no_epoll }, { "openresty", "eventfd 1 1", page = no_epoll },
     { "openresty", "epoll_ctl 1 1", page = no_epoll }, { "openresty", "mkdtemp 1 4", page = no_folder },
     { "openresty", "pthread_create 1 1", page = "no thread can be started" },
@@ -382,7 +382,9 @@ describe("a worker of nginx #nginx #heavy", function()
     { "openresty-direct", "ngx_get_connection 2 1" }, { "openresty-direct", "fcntl 1 1" },
     { "openresty-direct", "ngx_handle_read_event 1 1" }, { "openresty-direct", "ngx_handle_write_event 1 1" },
     { "openresty-direct", "ngx_http_cleanup_add 1 1" },
-  } do
+  }
+  for i = 1, 11 do cases[#cases + 1] = { "openresty-direct", ("odd_connection %d 0"):format(i), log = another_kind } end
+  for _, case in ipairs(cases) do
     it(("gets over a refusal, waiting by %s: %s"):format(case[1], case[2]), function()
       local n = nginx.start { refuse = case[2], level = "warn", http = ([[
         init_by_lua_block {

@@ -4,7 +4,8 @@
  *   DBLINK_REFUSE="NAME FIRST COUNT"
  *
  * The calls of that function from the FIRSTth on fail, COUNT of them: one of libc's that are below, or one of nginx's, which
- * the module finds by dlsym; of another name (a variable's) nothing is found.
+ * the module finds by dlsym; of another name (a variable's) nothing is found.  "odd_connection N 0": nginx's first
+ * connection is another than it should be in its Nth respect.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -145,6 +146,78 @@ static intptr_t no_write_event(void *event, size_t low)
     return strikes("ngx_handle_write_event") ? -1 : write_event(event, low);
 }
 
+/* The beginnings of ngx_event_t and ngx_connection_t. */
+typedef struct Event {
+    void *data;
+    unsigned bits;
+    int available;
+    void *handler;
+    uintptr_t index;
+} Event;
+
+typedef struct Connection {
+    void *data;
+    Event *read, *write;
+    int fd;
+} Connection;
+
+static Connection was;
+static Event was_read, was_write;
+static void (*free_connection)(void *);
+
+static void *get_odd_connection(int fd, void *log)
+{
+    Connection *c = get_connection(fd, log);
+    was = *c;
+    was_read = *c->read;
+    was_write = *c->write;
+    switch (first) {
+    case 1:
+        c->fd = -1;
+        break;
+    case 2:
+        c->read = NULL;
+        break;
+    case 3:
+        c->write = NULL;
+        break;
+    case 4:
+        c->read->data = NULL;
+        break;
+    case 5:
+        c->write->data = NULL;
+        break;
+    case 6:
+        c->read->bits |= 1;
+        break;
+    case 7:
+        c->write->bits &= ~1u;
+        break;
+    case 8:
+        c->read->handler = c;
+        break;
+    case 9:
+        c->write->handler = c;
+        break;
+    case 10:
+        c->read->index = 0;
+        break;
+    case 11:
+        c->write->index = 0;
+        break;
+    }
+    return c;
+}
+
+static void free_odd_connection(void *connection)
+{
+    Connection *c = connection;
+    *c = was;
+    *c->read = was_read;
+    *c->write = was_write;
+    free_connection(c);
+}
+
 void *dlsym(void *restrict where, const char *restrict symbol)
 {
     const struct {
@@ -157,6 +230,14 @@ void *dlsym(void *restrict where, const char *restrict symbol)
         {"ngx_handle_write_event", &write_event,    (void *)no_write_event   },
     };
     void *found = find(where, symbol);
+    if (strcmp(name, "odd_connection") == 0 && strcmp(symbol, "ngx_get_connection") == 0) {
+        *(void **)&get_connection = found;
+        return (void *)get_odd_connection;
+    }
+    if (strcmp(name, "odd_connection") == 0 && strcmp(symbol, "ngx_free_connection") == 0) {
+        *(void **)&free_connection = found;
+        return (void *)free_odd_connection;
+    }
     if (strcmp(symbol, name) != 0 || !is_ours(__builtin_return_address(0)))
         return found;
     for (size_t i = 0; i < sizeof functions / sizeof *functions; i++)

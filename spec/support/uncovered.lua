@@ -4,9 +4,6 @@ return {
   {
     why = "another nginx, one that has no memory, a worker that just ends",
     "direct.c looks_right: if (!*ngx.cycle || !(*ngx.cycle)->log || socketpair(AF_UNIX, SOCK_STREAM, 0, fd) != 0)",
-    "direct.c looks_right: int right = c && c->fd == fd[0] && c->read && c->write && c->read->data == c &&",
-    "direct.c looks_right: c->write->data == c && !(c->read->bits & EVENT_WRITE) &&",
-    "direct.c looks_right: (c->write->bits & EVENT_WRITE) && !c->read->handler && !c->write->handler &&",
     "direct.c looks_right: c->read->index == NO_INDEX && c->write->index == NO_INDEX && ngx.actions->del_conn;",
     "direct.c mark_ended: lua_pushboolean(L, !*box || (*box)->ended);",
     "direct.c mark_gc: if (*box)",
