@@ -276,7 +276,7 @@ static int epoch_binary(lua_State *L, const Type *type, const char *s, size_t si
     if (us == LLONG_MAX || us == LLONG_MIN)
         return push_endless(L, us > 0);
     long long rest = (us % SECOND + SECOND) % SECOND;
-    return push_seconds(L, (us - rest) / SECOND + EPOCH, rest);
+    return push_seconds(L, us / SECOND - (us % SECOND < 0) + EPOCH, rest);
 }
 
 /* As many digits as there are, of a number: where they end, NULL if there are too few. */
