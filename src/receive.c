@@ -506,21 +506,22 @@ void dbl_tell(lua_State *L, Conn *c, int conn)
     if (!c->tells || !c->notices.first)
         return;
     const Note *last = NULL;
-    unsigned char held = c->held;
     conn = dbl_absindex(L, conn);
-    c->held = DBL_HELD_BY_HANDLER;
     while (c->notices.first && c->notices.first != last) {
         last = c->notices.first;
         lua_pushcfunction(L, tell);
         lua_pushvalue(L, conn);
-        if (lua_pcall(L, 1, 0, 0) == 0)
+        unsigned char held = c->held;
+        c->held = DBL_HELD_BY_HANDLER; /* no longer: what raises around it would hold for ever */
+        int failed = lua_pcall(L, 1, 0, 0);
+        c->held = held;
+        if (!failed)
             continue;
         dbl_getuservalue(L, conn);
         lua_insert(L, -2);
         lua_setfield(L, -2, "notice_error");
         lua_pop(L, 1);
     }
-    c->held = held;
 }
 
 static int push_result(lua_State *L, Conn *c, int conn)

@@ -24,9 +24,14 @@ local function part(name, f, alone)
 end
 
 part("connect", function(ctx)
-  local conn = check(dblink.connect(ctx.conninfo, { timeout = ctx.patience }))
+  local told
+  local conn = check(dblink.connect(ctx.conninfo, {
+    timeout = ctx.patience, on_notice = function(n) told = n.message end,
+  }))
   ctx.conn = conn
   expect(check(conn:query { "select 1", timeout = ctx.patience })(1, 1), 1)
+  check(conn:query { "do $$ begin raise notice 'hello'; end $$", timeout = ctx.patience })
+  if not told then check(nil, select(3, conn:notices()) or "lost for want of memory") end
   check(conn:reset(ctx.patience))
   expect(check(conn:query { "select 2", timeout = ctx.patience })(1, 1), 2)
 end, "alone")
