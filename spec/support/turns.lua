@@ -54,10 +54,11 @@ function turns.new()
 
   -- f in a coroutine, to its end: what it returns.
   function loop.call(f, ...)
-    local result
-    local co = loop.spawn(function(...) result = { f(...) } end, ...)
+    local result, n
+    local function keep(...) result, n = { ... }, select("#", ...) end
+    local co = loop.spawn(function(...) keep(f(...)) end, ...)
     loop.run(function() return coroutine.status(co) == "dead" end)
-    return (unpack or table.unpack)(result)
+    return (unpack or table.unpack)(result, 1, n)
   end
 
   -- As a host does that has lost its patience with it.
