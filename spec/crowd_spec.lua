@@ -120,8 +120,8 @@ describe("core.look", function()
     if not server.own then return end
     local relay = require "support.wire".open()
     relay "hold"
-    local silent = assert(dblink.connect_start(relay.conninfo .. " connect_timeout=1"))
     local started = core.now()
+    local silent = assert(dblink.connect_start(relay.conninfo .. " connect_timeout=1"))
     assert.is_nil((dblink.wait_any({ silent, three }, 0.05)))
     assert.same({ silent }, dblink.wait_any({ three, silent }, 20))
     assert.is_true(core.now() - started >= 1)
