@@ -52,6 +52,10 @@ describe("a lane of a gather", function()
       { one, "select pg_sleep(60)" }, { one, "select 3" }, { other, "select 4" },
     }))
     other:close()
+    other = server.connect("", { on_notice = function() other:close() end })
+    assert.same({ "DO", "connection", 3 }, (gather {
+      { other, "do $$ begin raise warning 'close me' ; end $$" }, { other, "select 2" }, { two, "select 3" },
+    }))
   end)
 
   it("goes on after an error in its middle", function()

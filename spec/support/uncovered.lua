@@ -109,6 +109,11 @@ return {
     [[copy.c reading: give_up(r);]],
   },
   {
+    why = "the collector, or the end of memory, in that very moment",
+    [[conn.c is_within_loops: return 1;]],
+    [[result.c dbl_result_check: dbl_misuse(L, "a finalizer has used the connection while its result was taken");]],
+  },
+  {
     why = "a row that comes in the very moment of its deadline",
     [[stream.c stream_call: return lua_gettop(L);]],
   },
