@@ -241,6 +241,15 @@ describe("a wait that raises", function()
     assert.equal(1, assert(conn:query "select 1")(1, 1))
   end)
 
+  it("in a stream leaves it to the next verb to be ended", function()
+    local stream = assert(conn:rows "select pg_sleep(0.01), repeat('x', 20000) from generate_series(1, 1000)")
+    assert(stream:next())
+    broken = true
+    while broken do pcall(stream.next, stream) end
+    assert.equal(1, assert(conn:prepare "select 1"):query()(1, 1))
+    stream:close()
+  end)
+
   it("while a connection is opened anew leaves it to be opened", function()
     broken = true
     check "reset"

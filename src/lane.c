@@ -178,7 +178,7 @@ static int lanes_next(lua_State *L)
             lua_pushinteger(L, l->item[i].lane);
             lua_rawgeti(L, CONNS, l->item[i].lane);
             lua_pushboolean(L, dbl_conn_is_open(lane->conn));
-            if (!lane->conn->held)
+            if (!dbl_conn_is_held(L, lane->conn))
                 return 4;
             lua_pushboolean(L, 1);
             return 5;

@@ -26,7 +26,7 @@ static int conn_get_notify(lua_State *L)
     Conn *c = dbl_conn(L, 1);
     if (c->pg && !c->notifications.first)
         dbl_notifications_take(&c->notifications, c->pg);
-    if (c->pg && !c->held && !c->notifications.first && PQconsumeInput(c->pg))
+    if (c->pg && !dbl_conn_is_held(L, c) && !c->notifications.first && PQconsumeInput(c->pg))
         dbl_notifications_take(&c->notifications, c->pg);
     return push_notification(L, c);
 }

@@ -627,7 +627,7 @@ static int conn_is_busy(lua_State *L)
 {
     Conn *c = dbl_conn(L, 1);
     int need = 1, most = 1000;
-    while (!c->held && (need = dbl_step(c)) != 0 && !c->attempt && most-- > 0)
+    while (!dbl_conn_is_held(L, c) && (need = dbl_step(c)) != 0 && !c->attempt && most-- > 0)
         if (dbl_block(PQsocket(c->pg), DBL_READ, 0) != 1)
             break;
     lua_pushboolean(L, need != 0 && !c->over);
@@ -801,8 +801,8 @@ static int conn_stopped(lua_State *L)
  * waits. */
 static int conn_is_occupied(lua_State *L)
 {
-    const Conn *c = dbl_conn_any(L, 1);
-    lua_pushboolean(L, c->occupied && !c->held);
+    Conn *c = dbl_conn_any(L, 1);
+    lua_pushboolean(L, c->occupied && !dbl_conn_is_held(L, c));
     return 1;
 }
 
