@@ -181,20 +181,24 @@ int dbl_binary_traits(lua_State *L, const PGresult *description, int reading, in
 {
     int top = lua_gettop(L), columns = PQnfields(description), traits = 0, ok = columns > 0;
     int codecs = 0, plain = 1, plain_text = 1;
+    dbl_getprivate(L, DBL_SHEETS);
+    int sheets = lua_toboolean(L, -1);
+    lua_settop(L, top);
     if (reading & DBL_READ_CODECS && uservalue) {
         lua_getfield(L, uservalue, "codecs");
         codecs = top + 1;
     }
     for (int i = 0; i < columns && ok; i++) {
         Column c = foresee(L, PQftype(description, i), 1, reading, codecs);
-        Column text = foresee(L, c.oid, 0, reading, codecs);
         ok = c.decode != dbl_unreadable;
         traits |= c.type->traits;
+        if (!sheets)
+            continue;
+        Column text = foresee(L, c.oid, 0, reading, codecs);
         plain &= dbl_is_plain(&c);
         plain_text &= dbl_is_plain(&text);
     }
-    dbl_getprivate(L, DBL_SHEETS);
-    ok &= plain || !plain_text || !lua_toboolean(L, -1);
+    ok &= plain || !plain_text;
     lua_settop(L, top);
     return ok ? traits : -1;
 }

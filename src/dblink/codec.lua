@@ -108,11 +108,17 @@ local function add(conn, oid, array, kind, functions)
   return new_codec(oid, array, functions)
 end
 
--- The same of a type that C knows, or by its OID: nothing need be asked.
-local function add_known(conn, which, functions)
+-- A type that C knows, or its OID alone: {oid=, array=}; nil where the server must be asked.
+local function find_known(which)
   local known = core.type(which)
-  if known and not known.is_array then return add(conn, known.oid, known.array, nil, functions) end
-  if type(which) == "number" then return add(conn, which, nil, nil, functions) end
+  if known and not known.is_array then return known end
+  return type(which) == "number" and { oid = which } or nil
+end
+
+-- The same of such a type.
+local function add_known(conn, which, functions)
+  local known = find_known(which)
+  return known and add(conn, known.oid, known.array, nil, functions)
 end
 
 --- Adds a type to a connection, by its OID or its name. By name, its arrays are read too.
@@ -130,12 +136,6 @@ function methods:codec(which, functions)
   return add(self, found.oid, found.array, found.kind, functions)
 end
 
-local function is_known(which)
-  if type(which) == "number" then return true end
-  local known = type(which) == "string" and core.type(which)
-  return known and not known.is_array
-end
-
 --- Raises where the options int8, numeric, json and codecs of a connection cannot be.
 function codec.check(options)
   if options.int8 ~= nil and options.int8 ~= "cdata" then core.misuse 'option int8 must be "cdata"' end
@@ -147,7 +147,7 @@ function codec.check(options)
   if options.codecs ~= nil and type(options.codecs) ~= "table" then core.misuse "option codecs must be a table" end
   for which, functions in pairs(options.codecs or {}) do
     check(functions)
-    if not is_known(which) then
+    if not ((type(which) == "number" or type(which) == "string") and find_known(which)) then
       core.misuse(("option codecs: '%s' is no type that is known before the server is asked: use conn:codec")
         :format(tostring(which)))
     end
