@@ -30,7 +30,7 @@ local TEMPLATE = [[
 daemon on;
 worker_processes %(workers)s;
 error_log %(root)s/error.log %(level)s;
-pid %(root)s/pid;
+pid %(root)s.pid; # the reaper of spec/support/pg looks here
 env DBLINK_CONNINFO;
 events { worker_connections 512; }
 http {
@@ -99,7 +99,7 @@ function nginx.start(options)
     if status == 0 then break end
   end
   if status ~= 0 then error(output) end
-  self.pid = host.sh("cat " .. self.root .. "/pid"):match "%d+"
+  self.pid = host.sh("cat " .. self.root .. ".pid"):match "%d+"
   return self
 end
 
