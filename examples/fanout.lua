@@ -9,17 +9,27 @@
 --   -t SECS   time limit for all
 --   -l N      at most N at a time
 --   -p        a picture of who took how long
+--   --        what follows is the query, also if it begins with a -
 --
 -- Answers go to stdout, all else to stderr. Ctrl-C cancels everywhere and prints what
 -- there is. The status is 0 when all have answered, 1 when some have, 3 when none has,
 -- 2 for a wrong command line, 130 after Ctrl-C.
 local dblink = require "dblink"
 
-local function say(format, ...) io.stderr:write(format:format(...), "\n") end
+-- What a terminal would obey is shown instead: what servers say is theirs.
+local function printable(text)
+  if not text:find "[%c\194]" then return text end
+  text = text:gsub("[^%C\n\t]", function(c) return ("\\x%02X"):format(c:byte()) end)
+  return (text:gsub("\194([\128-\159])", function(c) return ("\\x%02X"):format(c:byte()) end))
+end
+
+local function say(format, ...) io.stderr:write(printable(format:format(...)), "\n") end
+
+local USAGE = 'usage: lua fanout.lua (-c FILE | -s INFO)... [-f table|csv|json] [-t SECS] [-l N] [-p] "select ..."'
 
 local function usage(problem)
   say("fanout: %s", problem)
-  say('usage: lua fanout.lua (-c FILE | -s INFO)... [-f table|csv|json] [-t SECS] [-l N] [-p] "select ..."')
+  say("%s", USAGE)
   os.exit(2)
 end
 
@@ -49,30 +59,43 @@ local function read_arguments(words)
     i = i + 1
     return words[i] or usage(words[i - 1] .. " wants a value")
   end
+  local function number(least)
+    local word = words[i]
+    local n = tonumber(value())
+    return n and n >= least and n or usage(("%s wants a number, at least %d"):format(word, least))
+  end
+  local function query(sql)
+    if o.sql then usage "one query only, please; in quotes" end
+    o.sql = sql
+  end
   while words[i] do
     local word = words[i]
     if word == "-c" then
       local path = value()
       local file, why = io.open(path)
-      if not file then usage(why) end
-      for line in file:lines() do read_server(line, o.servers) end
+      local text = file and file:read "*a" -- nil: a folder
+      if not text then usage(why or path .. " cannot be read") end
+      for line in text:gmatch "[^\n]+" do read_server(line, o.servers) end
       file:close()
     elseif word == "-s" then
       read_server(value(), o.servers)
     elseif word == "-f" then
       o.form = value()
     elseif word == "-t" then
-      o.timeout = tonumber(value()) or usage "-t wants a number of seconds"
+      o.timeout = number(0)
     elseif word == "-l" then
-      o.limit = tonumber(value()) or usage "-l wants a number"
+      o.limit = number(1)
     elseif word == "-p" then
       o.picture = true
-    elseif word:match "^%-." then
+    elseif word == "-h" or word == "--help" then
+      print(USAGE)
+      os.exit(0)
+    elseif word == "--" then
+      query(value())
+    elseif word:match "^%-%S+$" then -- SQL may begin with a comment
       usage("unknown option " .. word)
-    elseif o.sql then
-      usage "one query only, please; in quotes"
     else
-      o.sql = word
+      query(word)
     end
     i = i + 1
   end
@@ -87,27 +110,33 @@ end
 
 local write = {}
 
+-- How many columns of a terminal it takes: East Asian characters and pictures two, accents upon a letter none.
+local function width(text)
+  if not text:find "[\128-\255]" then return #text end
+  local function count(pattern) return select(2, text:gsub(pattern, "")) end
+  return count "[^\128-\191]" + count "[\227-\236]" + count "\237[\128-\158]" + count "\239[\164-\171\188]"
+    + count "\240\159[\140-\171]" + count "\240[\160-\191]" - count "\204" - count "\205[\128-\175]"
+end
+
 function write.table(names, rows)
-  local widths = {}
-  local function length(s) return select(2, s:gsub("[^\128-\191]", "")) end
-  local function measure(row)
-    for j = 1, #names do widths[j] = math.max(widths[j] or 0, length(row[j] or "")) end
-  end
-  measure(names)
-  for _, row in ipairs(rows) do measure(row) end
-  local function line(row)
+  local widths, lines = {}, {}
+  local function add(row)
     local cells = {}
     for j = 1, #names do
-      local text = (row[j] or ""):gsub("\n", " ")
-      cells[j] = text .. (" "):rep(widths[j] - length(text))
+      cells[j] = printable(row[j] or ""):gsub("[\n\t]", " ")
+      widths[j] = math.max(widths[j] or 0, width(cells[j]))
     end
-    print((table.concat(cells, "  "):gsub("%s+$", "")))
+    lines[#lines + 1] = cells
   end
-  line(names)
+  add(names)
+  for _, row in ipairs(rows) do add(row) end
   local rules = {}
   for j = 1, #names do rules[j] = ("-"):rep(widths[j]) end
-  line(rules)
-  for _, row in ipairs(rows) do line(row) end
+  table.insert(lines, 2, rules)
+  for _, cells in ipairs(lines) do
+    for j, text in ipairs(cells) do cells[j] = text .. (" "):rep(widths[j] - width(text)) end
+    print((table.concat(cells, "  "):gsub("%s+$", "")))
+  end
 end
 
 function write.csv(names, rows)
@@ -206,13 +235,13 @@ for _, server in ipairs(o.servers) do
   if not server.took then say("%s: not done", server.name) end
 end
 if o.picture then
-  local width = 0
-  for _, server in ipairs(o.servers) do width = math.max(width, #server.name) end
+  local widest = 0
+  for _, server in ipairs(o.servers) do widest = math.max(widest, width(server.name)) end
   for _, server in ipairs(o.servers) do
     local took = server.took or total
     local bar = ("="):rep(math.max(1, math.floor(50 * took / total + 0.5)))
-    say("%-" .. width .. "s |%-50s| %8.3f s%s", server.name, bar, took, server.err and "  failed"
-      or not server.took and "  not done" or "")
+    say("%s%s |%-50s| %8.3f s%s", server.name, (" "):rep(widest - width(server.name)), bar, took,
+      server.err and "  failed" or not server.took and "  not done" or "")
   end
 end
 os.exit(interrupted and 130 or good == #items and 0 or good > 0 and 1 or 3)

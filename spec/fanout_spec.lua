@@ -35,6 +35,16 @@ describe("examples/fanout.lua", function()
       run("-s", one, "-f", "json", [[select 1 as a, null as b, true as c, E'"\n' as d]]))
   end)
 
+  it("shows what a terminal would obey, and counts the columns that a character takes", function()
+    assert.equal("server  a          b\n------  ---------  -\none     x y\\x1B[J  z\none     漢字e\204\129      z\n",
+      run("-s", one, [[select E'x\ny\x1b[J' as a, 'z' as b union all select E'漢字e\u0301', 'z']]))
+  end)
+
+  it("takes SQL that begins with a comment, and after -- whatever it is", function()
+    assert.equal("server  a\n------  -\none     1\n", run("-s", one, "-- one\nselect 1 as a"))
+    assert.equal("server  a\n------  -\none     1\n", run("-s", one, "--", "--one\nselect 1 as a"))
+  end)
+
   it("tells by its status who has answered", function()
     assert.equal(1, select(2, run("-s", one, "-s", "host=/nowhere", "select 1")))
     assert.equal(3, select(2, run("-s", "host=/nowhere", "select 1")))
@@ -42,6 +52,13 @@ describe("examples/fanout.lua", function()
     assert.matches("took longer than its timeout", output)
     assert.equal(3, status)
     assert.equal(2, select(2, run "select 1"))
-    assert.equal(2, select(2, run("-x", "select 1")))
+    for wrong, why in pairs {
+      ["-x"] = "unknown option -x", ["-t -1"] = "-t wants a number, at least 0", ["-t soon"] = "-t wants a number",
+      ["-l 0"] = "-l wants a number, at least 1", ["-c /tmp"] = "/tmp cannot be read", ["-f xml"] = "unknown form xml",
+    } do
+      output, status = run("-s", one, "select 1", wrong:match "%S+", wrong:match " (.*)")
+      assert.matches("fanout: " .. why, output, 1, true)
+      assert.equal(2, status)
+    end
   end)
 end)
