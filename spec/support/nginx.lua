@@ -94,6 +94,7 @@ function nginx.start(options)
   for _ = 1, 20 do
     self.port = 58000 + math.random(1999)
     values.port = self.port
+    os.remove(self.root .. "/error.log") -- that a port was taken is nobody's error
     write(self.root .. "/conf", (TEMPLATE:gsub("%%%((%w+)%)s", values)))
     output, status = self:run()
     if status == 0 then break end
