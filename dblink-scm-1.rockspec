@@ -90,6 +90,7 @@ build = {
     ["dblink.statement"] = "src/dblink/statement.lua",
     ["dblink.stream"] = "src/dblink/stream.lua",
     ["dblink.transaction"] = "src/dblink/transaction.lua",
+    ["dblink.upkeep"] = "src/dblink/upkeep.lua",
     ["dblink.values"] = "src/dblink/values.lua",
     ["dblink.wait"] = "src/dblink/wait.lua",
     ["dblink.wait.copas"] = "src/dblink/wait/copas.lua",
@@ -99,6 +100,7 @@ build = {
     ["dblink.wait.openresty-direct"] = "src/dblink/wait/openresty-direct.lua",
     ["dblink.wait.poll"] = "src/dblink/wait/poll.lua",
     ["dblink.wait.selftest"] = "src/dblink/wait/selftest.lua",
+    ["dblink.waiters"] = "src/dblink/waiters.lua",
     -- end of modules
   },
 }
