@@ -216,6 +216,22 @@ describe("dblink.pool", function()
       new { max = 1, reset = "discard all" }
       spoil(function(conn) conn:query "set application_name = 'leftover'" end)
       assert.not_equal("leftover", pool:query "show application_name"(1, 1))
+      assert.equal(1, pool:stats().opened)
+      pool:close()
+      new { max = 1, reset = function(conn) return conn:query "no such statement" end }
+      spoil(function(conn) conn:query "set application_name = 'leftover'" end)
+      assert.not_equal("leftover", pool:query "show application_name"(1, 1))
+      assert.equal(2, pool:stats().lost)
+    end)
+
+    it("for nobody: who drains the pool meanwhile need not wait for it", function()
+      local drained
+      new { max = 1, wait = own.wait, reset = function(conn)
+        own.spawn(function() drained = pool:drain(2) end)
+        return conn:query "select pg_sleep(0.1)"
+      end }
+      own.run(function() pool:query "select 1" end)
+      assert.is_true(drained)
     end)
   end)
 
@@ -251,6 +267,19 @@ describe("dblink.pool", function()
     pool:close()
     new { max = 1, reset = function() error "not reset" end }
     check_raises("not reset", ask, "select 1")
+    assert.equal(0, pool:stats().size)
+    pool:close()
+    local raised = false
+    new { max = 3, configure = function()
+      if not raised then
+        raised = true
+        error "not all configured"
+      end
+    end }
+    assert.error_matches(function() pool:fill(3) end, "not all configured")
+    assert.same({ 2, 2, 0 }, { pool:stats().size, pool:stats().idle, pool:stats().opening })
+    pool:close()
+    new { max = 1, reset = function() error "not reset" end }
     check_raises("^mine$", pool.with, pool, function() error("mine", 0) end)
     assert.equal(0, pool:stats().size)
     pool:close()
@@ -433,6 +462,33 @@ describe("dblink.pool", function()
     assert.error_matches(function() pool:fill "x" end, "^argument 'n' must be a number")
     assert.error_matches(function() pool:drain "x" end, "^argument 'seconds' must be a number")
     assert.error_matches(function() pool:resize(0 / 0) end, "argument 'max' must be a number")
+  end)
+
+  it("can be drained by two at once", function()
+    new { max = 1 }
+    local hands, drained, lease = crew.new(poll), {}, nil
+    hands:spawn(function() lease = pool:acquire() end)
+    hands:run()
+    for i = 1, 2 do
+      hands:spawn(function() drained[i] = pool:drain() end)
+    end
+    hands:spawn(function() lease:release() end)
+    assert.is_true(hands:run(core.now() + 5))
+    hands:close()
+    assert.same({ true, true }, drained)
+  end)
+
+  it("waits no longer for what configures a connection than for the connection", function()
+    new { max = 1, configure = function(conn) return conn:query "select pg_sleep(60)" end }
+    local none, err = pool:acquire(0.3)
+    assert.is_nil(none)
+    assert.equal("timeout", err.kind)
+    assert.equal(0, pool:stats().size)
+    pool:close()
+    new { max = 1, configure = function(conn) return conn:query "select 1" end }
+    local lease = assert(pool:acquire())
+    assert.is_nil(core.set_limit(lease.conn, nil))
+    lease:release()
   end)
 
   it("gives up at once when the server will not have us", function()

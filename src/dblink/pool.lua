@@ -202,26 +202,28 @@ local function reap(self)
   end
 end
 
+local function is_wanted(self)
+  return not (self.closed or self.draining or self.leaving or self.size > self.max)
+end
+
 -- Raises what the option reset does, when all is done.
 local function give_back(self, entry, ticket)
   if not self.lent[entry] then return end
   self.lent[entry] = nil
-  if self.closed or self.draining or self.leaving or self.size > self.max then return drop(self, entry) end
-  if self.reset or not upkeep.is_clean(entry) then
+  local wanted = is_wanted(self)
+  if wanted and (self.reset or not upkeep.is_clean(entry)) then
     local fine, good = protected(upkeep.clean, entry, self.reset)
     if not (fine and good) then drop(self, entry, "lost") end
     if not fine then error(good, 0) end
     if not good then return end
+    wanted = is_wanted(self) -- that took a while
   end
-  if self.closed or now() >= entry.expires then
-    drop(self, entry, not self.closed and "expired" or nil)
-  else
-    part(entry)
-    entry.since, entry.idle, entry.ticket = now(), true, ticket
-    self.stack[#self.stack + 1] = entry
-    serve(self)
-    reap(self)
-  end
+  if not wanted or now() >= entry.expires then return drop(self, entry, wanted and "expired" or nil) end
+  part(entry)
+  entry.since, entry.idle, entry.ticket = now(), true, ticket
+  self.stack[#self.stack + 1] = entry
+  serve(self)
+  reap(self)
 end
 
 local function note_wait(self, begun)
@@ -484,11 +486,17 @@ function Pool:fill(n)
   local how = how_here(self)
   local hands, err = crew.new(how)
   if not hands then return nil, err end
-  local entries = {}
+  local entries, raised = {}, nil
   for _ = 1, n - count_lent(self) do
     hands:spawn(function()
-      local entry, ticket = take(self, self.acquire_timeout, {})
-      if entry then entries[entry] = ticket else err = err or ticket end
+      local fine, entry, ticket = protected(take, self, self.acquire_timeout, {})
+      if not fine then
+        raised = entry
+      elseif entry then
+        entries[entry] = ticket
+      else
+        err = err or ticket
+      end
     end)
   end
   hands:run()
@@ -497,6 +505,7 @@ function Pool:fill(n)
     upkeep.adopt(entry, how)
     give_back(self, entry, ticket)
   end
+  if raised ~= nil then error(raised, 0) end
   if err then return nil, err end
   return true
 end

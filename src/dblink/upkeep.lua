@@ -42,7 +42,9 @@ function upkeep.open(entry, terms, deadline, how, token)
   local opened
   opened, err = connection.open(conn)
   if opened and terms.configure then
+    core.set_limit(conn, deadline)
     err = select(2, terms.configure(conn))
+    core.set_limit(conn, nil)
     if err and getmetatable(err) ~= "dblink.error" then err = core.failure("usage", tostring(err)) end
   end
   if err then return nil, err end
@@ -116,8 +118,9 @@ function upkeep.clean(entry, reset)
   if core.is_listening(conn) and not unlisten(conn) then return false end
   if type(reset) == "string" then
     if not conn:query { reset, timeout = CLEANING } then return false end
-  elseif reset and reset(conn) == false then
-    return false
+  elseif reset then
+    local ok, err = reset(conn)
+    if ok == false or err then return false end
   end
   drop_notifications(conn)
   core.take_notices(conn)
