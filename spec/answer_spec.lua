@@ -332,7 +332,7 @@ for where, wait in pairs(waits) do
       assert.error_matches(function() p:send_query { "select 1", timeout = 1 } end, "timeout")
       assert.error_matches(function() p:get_result(-1) end, "negative")
       assert.error_matches(function() p:next_values "soon" end, "number expected")
-      assert.error_matches(function() p.get_result(conn) end, "pipeline expected")
+      assert.error_matches(function() p.get_result(conn) end, "dblink.pipeline expected")
       assert.equal(1, value())
       is_end()
       usable()

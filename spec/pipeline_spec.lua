@@ -329,11 +329,11 @@ for where, wait in pairs(waits) do
       assert.error_matches(function() p:query { "select 1", null = 0 } end, "null")
       assert.error_matches(function() p:query { "select 1", rows = "values" } end, "values")
       assert.error_matches(function() p:query { "select 1", max_bytes = 1000 } end, "max_bytes")
-      assert.error_matches(function() good.result {} end, "ticket expected")
-      assert.error_matches(function() good.result(1) end, "ticket expected")
+      assert.error_matches(function() good.result {} end, "dblink.ticket expected")
+      assert.error_matches(function() good.result(1) end, "dblink.ticket expected")
       assert.error_matches(function() conn.status(p) end, "dblink.connection expected")
-      assert.error_matches(function() p.query(conn, "select 1") end, "pipeline expected")
-      assert.error_matches(function() good.result(p) end, "ticket expected")
+      assert.error_matches(function() p.query(conn, "select 1") end, "dblink.pipeline expected")
+      assert.error_matches(function() good.result(p) end, "dblink.ticket expected")
       local two = p:query "select 1; select 2"
       p:sync()
       local more = p:query "select 2"

@@ -67,7 +67,7 @@ static int ticket_result(lua_State *L)
     lua_settop(L, 3);
     if (!lua_getmetatable(L, 1) || !lua_rawequal(L, -1, lua_upvalueindex(1))) {
         if (!lua_rawequal(L, -1, lua_upvalueindex(3)))
-            luaL_argerror(L, 1, "ticket expected");
+            dbl_bad_self(L, 1, "dblink.ticket");
         lua_settop(L, 1); /* it has become one */
         return 1;
     }

@@ -41,7 +41,7 @@ Conn *dbl_conn_known(lua_State *L, int i)
 Conn *dbl_conn_any(lua_State *L, int i)
 {
     Conn *c = dbl_conn_known(L, i);
-    return c ? c : luaL_checkudata(L, i, DBL_CONN);
+    return c ? c : dbl_check_self(L, i, DBL_CONN);
 }
 
 static Conn *check_ours(lua_State *L, Conn *c)

@@ -47,7 +47,7 @@ typedef struct Copy {
 static Copy *any_copy(lua_State *L)
 {
     Copy *w = dbl_testudata(L, 1, WRITER);
-    return w ? w : luaL_checkudata(L, 1, READER);
+    return w ? w : dbl_check_self(L, 1, READER);
 }
 
 static int is_serving(const Copy *w)
@@ -59,7 +59,7 @@ static int is_serving(const Copy *w)
 /* The writer or reader at index 1, its COPY under way; NULL with nil and an error pushed. */
 static Copy *serving(lua_State *L, const char *class)
 {
-    Copy *w = luaL_checkudata(L, 1, class);
+    Copy *w = dbl_check_self(L, 1, class);
     Conn *c = w->conn;
     if (w->over)
         dbl_misuse(L, "the COPY is over");
@@ -450,7 +450,7 @@ static int copy_fail(lua_State *L)
  * an error. */
 static Copy *reading(lua_State *L, int *pushed)
 {
-    Copy *r = luaL_checkudata(L, 1, READER);
+    Copy *r = dbl_check_self(L, 1, READER);
     *pushed = 1;
     if (r->over) {
         lua_pushnil(L);
@@ -606,7 +606,7 @@ static int copy_values(lua_State *L)
  * for text. */
 static int copy_types(lua_State *L)
 {
-    Copy *r = luaL_checkudata(L, 1, READER);
+    Copy *r = dbl_check_self(L, 1, READER);
     for (int i = 0; i < r->columns; i++) {
         int array = 0;
         const Type *type = NULL;

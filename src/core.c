@@ -79,6 +79,12 @@ static int on_interrupt(lua_State *L)
     return 0;
 }
 
+/* core.bad_self(self, class): raises that it is no such thing. */
+static int bad_self(lua_State *L)
+{
+    return dbl_bad_self(L, 1, luaL_checkstring(L, 2));
+}
+
 /* The user value of a connection, a table of Lua's: core.state(conn). */
 static int state(lua_State *L)
 {
@@ -232,6 +238,7 @@ static const luaL_Reg functions[] = {
     {"failure",      failure      },
     {"home",         dbl_fail_home},
     {"misuse",       misuse       },
+    {"bad_self",     bad_self     },
     {"epoch",        dbl_epoch    },
     {"on_interrupt", on_interrupt },
     {"state",        state        },

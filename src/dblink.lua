@@ -2,6 +2,7 @@
 -- The front door. docs/reference.md describes every function.
 local core = require "dblink.core"
 local connection = require "dblink.connection"
+local checks = require "dblink.options"
 local gather = require "dblink.gather"
 local pool = require "dblink.pool"
 local values = require "dblink.values"
@@ -55,7 +56,7 @@ end
 -- password is an answer too), "reject" (it starts or stops), "no response", or
 -- "no attempt" (the conninfo is no good).
 function dblink.ping(conninfo, seconds)
-  local conn, err = connection.connect(conninfo, { timeout = seconds })
+  local conn, err = connection.connect(conninfo, { timeout = checks.seconds(seconds) })
   if conn then
     conn:close()
     return "ok"

@@ -220,6 +220,20 @@ int dbl_misuse(lua_State *L, const char *format, ...)
     return lua_error(L);
 }
 
+int dbl_bad_self(lua_State *L, int i, const char *class)
+{
+    return dbl_misuse(L, "bad self (%s expected, got %s): a verb is called with a colon", class,
+                      luaL_typename(L, i));
+}
+
+void *dbl_check_self(lua_State *L, int i, const char *class)
+{
+    void *self = dbl_testudata(L, i, class);
+    if (!self)
+        dbl_bad_self(L, i, class);
+    return self;
+}
+
 const char *dbl_check_string(lua_State *L, int i, const char *name, size_t *size)
 {
     const char *s = lua_tolstring(L, i, size);

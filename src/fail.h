@@ -53,6 +53,10 @@ void dbl_set_field(lua_State *L, const Field *f, const char *value);
 int dbl_fail_home(lua_State *L); /* called by a Lua room: all in its folder are ours */
 int dbl_misuse(lua_State *L, const char *format, ...);
 
+/* The same of what stands before a verb's colon, at index i: it should be one of that class. */
+int dbl_bad_self(lua_State *L, int i, const char *class);
+void *dbl_check_self(lua_State *L, int i, const char *class); /* the userdata there, if it is */
+
 /* The string at stack index i, or a misuse that names the argument. */
 const char *dbl_check_string(lua_State *L, int i, const char *name, size_t *size);
 

@@ -30,7 +30,7 @@ Pipeline *dbl_pipeline(lua_State *L, int i)
 {
     Pipeline *p = dbl_marked(L, i, &mark, sizeof *p);
     if (!p)
-        luaL_argerror(L, i, "pipeline expected");
+        dbl_bad_self(L, i, "dblink.pipeline");
     return p;
 }
 

@@ -43,8 +43,8 @@ static Stream *check_stream(lua_State *L)
 {
     Stream *s = dbl_marked(L, 1, &mark, sizeof *s);
     if (!s)
-        luaL_argerror(L, 1, "stream expected");
-    if (s->result && s->result->lent)
+        dbl_bad_self(L, 1, "dblink.stream");
+    else if (s->result && s->result->lent)
         dbl_misuse(L, "a codec cannot use the stream whose row it reads");
     return s;
 }

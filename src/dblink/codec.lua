@@ -70,6 +70,9 @@ local function check(functions)
     local f = functions[name]
     if f ~= nil and type(f) ~= "function" then core.misuse("codec." .. name .. " must be a function") end
   end
+  if next(functions) ~= nil and not (functions.decode or functions.decode_binary or functions.encode) then
+    core.misuse "codec has none of decode, decode_binary and encode"
+  end
   return functions
 end
 
@@ -125,8 +128,11 @@ end
 -- functions: decode(text), decode_binary(bytes), encode(value), each optional. Returns what
 -- makes parameters of that type: codec(value).
 function methods:codec(which, functions)
-  if type(which) ~= "number" and type(which) ~= "string" then
-    core.misuse("bad argument 'type' (OID or name expected, got " .. type(which) .. ")")
+  state(self)
+  local is_oid = type(which) == "number" and which % 1 == 0 and which > 0
+  if not is_oid and (type(which) ~= "string" or which:find "%z") then
+    core.misuse(("bad argument 'type' (OID or name expected, got %s)")
+      :format(type(which) == "table" and "table" or tostring(which)))
   end
   functions = check(functions)
   local made = add_known(self, which, functions)

@@ -27,7 +27,7 @@ end
 
 --- A query's result as JSON, or nil and an error.
 function methods:json(...)
-  local res, err = self:query(...)
+  local res, err = methods.query(self, ...)
   if not res then return nil, err end
   local text = res:json()
   res:clear()
@@ -37,7 +37,7 @@ end
 methods.try_result = core.try_result
 
 local function next_result(conn, i, deadline)
-  local res, err = conn:get_result(deadline and math.max(deadline - now(), 0))
+  local res, err = methods.get_result(conn, deadline and math.max(deadline - now(), 0))
   if res == nil and err == nil then return nil end
   return i + 1, res, err
 end
@@ -48,7 +48,7 @@ end
 
 function methods:exec_all(sql, seconds)
   local deadline = checks.deadline(seconds)
-  local ok, err = self:send_query(sql)
+  local ok, err = methods.send_query(self, sql)
   if not ok then return nil, err end
   local list = {}
   local i, res, failure = next_result(self, 0, deadline) -- no for: its iterator could not yield on Lua 5.1

@@ -38,7 +38,7 @@ local function begin(conn, sql, out)
     sql, seconds = sql[1], options.check_seconds(sql.timeout, "timeout")
   end
   if type(sql) == "string" and not is_copy(sql) then core.misuse "bad argument 'sql' (no COPY statement)" end
-  local ok, err = conn:send_query(sql)
+  local ok, err = methods.send_query(conn, sql)
   if not ok then return nil, err end
   if not core.copy_begin(conn, seconds) and not await.settle(conn) then return await.give_up(conn) end
   state(conn).occupant = setmetatable({ conn = conn }, Occupant)

@@ -11,18 +11,19 @@ local methods, now = core.methods, core.now
 -- PostgreSQL cuts longer names, and then nobody's NOTIFY would find them.
 local LONGEST_NAME = 63
 
-local function check_channel(channel)
-  if type(channel) ~= "string" or channel == "" or #channel > LONGEST_NAME then
-    core.misuse(("bad argument 'channel' (a string of 1 to %d bytes expected)"):format(LONGEST_NAME))
+local function check_channel(conn, channel)
+  core.state(conn)
+  if type(channel) ~= "string" or channel == "" or #channel > LONGEST_NAME or channel:find "%z" then
+    core.misuse(("bad argument 'channel' (a string of 1 to %d bytes, no NUL, expected)"):format(LONGEST_NAME))
   end
 end
 
 local function command(conn, word, channel, seconds)
-  check_channel(channel)
+  check_channel(conn, channel)
   local name, err = conn:escape_identifier(channel)
   if not name then return nil, err end
   local ok
-  ok, err = conn:query { word .. " " .. name, timeout = seconds }
+  ok, err = conn:query { word .. " " .. name, timeout = checks.seconds(seconds) }
   if not ok then return nil, err end
   return true
 end
@@ -35,15 +36,15 @@ end
 --- Listens no more on the channel, or on any.
 function methods:unlisten(channel, seconds)
   if channel ~= nil then return command(self, "unlisten", channel, seconds) end
-  local ok, err = self:query { "unlisten *", timeout = seconds }
+  local ok, err = methods.query(self, { "unlisten *", timeout = checks.seconds(seconds) })
   if not ok then return nil, err end
   return true
 end
 
 --- Sends a notification, when the transaction commits if there is one.
 function methods:notify(channel, payload, seconds)
-  check_channel(channel)
-  local ok, err = self:query { "select pg_notify($1, $2)", channel, payload or "", timeout = seconds }
+  check_channel(self, channel)
+  local ok, err = self:query { "select pg_notify($1, $2)", channel, payload or "", timeout = checks.seconds(seconds) }
   if not ok then return nil, err end
   return true
 end
@@ -70,6 +71,7 @@ end
 --- Iterates over notifications, waiting for them: until `timeout` seconds have passed,
 -- or `limit` have come, or for ever. A lost connection raises.
 function methods:notifications(options)
+  core.state(self)
   options = checks.check(options or nil, OPTIONS)
   local seconds, left = check_number(options, "timeout"), check_number(options, "limit") or math.huge
   local deadline = seconds and now() + seconds

@@ -26,13 +26,16 @@ function options.check_seconds(seconds, name)
   return seconds
 end
 
--- The deadline that the argument `seconds` means, or nil. It may have come already.
+-- The argument `seconds`, or nil.
+function options.seconds(seconds)
+  if seconds == nil or options.is_least(seconds, 0) then return seconds end
+  core.misuse("bad argument 'seconds' (" .. (type(seconds) == "number" and "must not be negative"
+    or "number expected, got " .. type(seconds)) .. ")")
+end
+
+-- The deadline that it means.
 function options.deadline(seconds)
-  if seconds == nil then return nil end
-  if type(seconds) ~= "number" or seconds ~= seconds then
-    core.misuse("bad argument 'seconds' (number expected, got " .. tostring(seconds) .. ")")
-  end
-  return core.now() + seconds
+  return options.seconds(seconds) and core.now() + seconds
 end
 
 return options

@@ -377,10 +377,15 @@ end
 
 local Lease = { __name = "dblink.lease" }
 
+local function check_lease(lease)
+  if getmetatable(lease) ~= Lease then core.bad_self(lease, Lease.__name) end
+end
+
 -- Each verb of connections, on the lease's.
 local forward = setmetatable({}, { __index = function(cache, name)
   if not methods[name] then return nil end
   local function verb(lease, ...)
+    check_lease(lease)
     local conn = rawget(lease, "conn")
     if not conn then core.misuse "the connection has been given back to the pool" end
     return conn[name](conn, ...)
@@ -390,6 +395,7 @@ local forward = setmetatable({}, { __index = function(cache, name)
 end })
 
 function forward:release()
+  check_lease(self)
   local entry, ticket = self.entry, self.ticket
   self.conn, self.entry, self.ticket = nil, nil, nil
   if entry then give_back(self.pool, entry, ticket) end
@@ -566,6 +572,15 @@ function Pool:drain(seconds)
   self:close()
   if done then return true end
   return nil, core.failure("timeout", "not every connection of the pool was given back in time")
+end
+
+for name, verb in pairs(Pool) do
+  if type(verb) == "function" then
+    Pool[name] = function(self, ...)
+      if not pool.is_pool(self) then core.bad_self(self, Pool.__name) end
+      return verb(self, ...)
+    end
+  end
 end
 
 Pool.__close = Pool.close

@@ -68,6 +68,7 @@ end
 -- (The least recently used one has to go for it, which a transaction that has
 -- failed forbids; and SQL could make one fail that had not.)
 local function cached(conn, sql)
+  if sql:find "%z" then return nil end -- refused there
   local s = state(conn)
   local stmt, status = s.statements[sql], conn:transaction_status()
   if stmt then return stmt end
@@ -153,6 +154,7 @@ local function prepare(stmt, seconds)
 end
 
 function methods:prepare(sql, name, seconds)
+  state(self)
   if name ~= nil and (type(name) ~= "string" or name == "" or name:find "%z") then
     core.misuse "bad argument 'name' (a string without NUL expected)"
   end
@@ -162,8 +164,13 @@ function methods:prepare(sql, name, seconds)
   return stmt
 end
 
+local function conn_of(stmt)
+  if getmetatable(stmt) ~= class.__name then core.bad_self(stmt, class.__name) end
+  return stmt.conn
+end
+
 local function open(stmt)
-  return stmt.conn or core.misuse "statement is closed"
+  return conn_of(stmt) or core.misuse "statement is closed"
 end
 
 -- Prepares it again where it must be, which the query's timeout covers: true, or nil and an error.
@@ -233,7 +240,7 @@ function Statement:describe()
 end
 
 function Statement:close()
-  local conn = self.conn
+  local conn = conn_of(self)
   if not conn then return true end
   self.conn = nil
   local res, err = await.conclude(core.close_statement, core.take_last, conn, closing(self[NAME]))

@@ -152,6 +152,7 @@ end
 -- where fn returns nil and something, or raises: an error object then comes back as
 -- nil and the error, anything else is raised again.
 function methods:transaction(fn, options)
+  state(self)
   if type(fn) ~= "function" then core.misuse "bad argument 'fn' to transaction (function expected)" end
   if options ~= nil and type(options) ~= "table" then core.misuse "options must be a table" end
   if self:transaction_status() == "active" then -- a stream that was left, or results not taken
