@@ -223,6 +223,30 @@ for _, loop in ipairs(loops) do
   end)
 end
 
+describe("the wait luv", function()
+  it("goes on when a coroutine was closed that waited", function()
+    local loop = loops.luv
+    if loop.missing or not coroutine.close then return pending(loop.missing or "this Lua closes no coroutines") end
+    local output, status = program.run_text(([[
+      local dblink = require "dblink"
+      local loops = require "support.loops"
+      local co
+      loops.luv.run(function()
+        co = coroutine.create(function()
+          local conn = assert(dblink.connect(%q))
+          conn:query "select pg_sleep(0.1)"
+        end)
+        coroutine.resume(co)
+        local conn = assert(dblink.connect(%q))
+        assert(coroutine.close(co))
+        print(conn:query "select 'fine' from pg_sleep(0.2)" (1, 1))
+      end)
+    ]]):format(server.conninfo, server.conninfo), os.getenv "DBLINK_UNDER")
+    assert.equal("fine\n", output)
+    assert.equal(0, status)
+  end)
+end)
+
 describe("what options.wait means", function()
   it("is checked", function()
     assert.error_matches(function() wait.find "nonsense" end, "option wait: no wait is named 'nonsense'")

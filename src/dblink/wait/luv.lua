@@ -18,6 +18,7 @@ local function wake(watch, how)
   watch.co = nil
   if not watch.poll:is_closing() then watch.poll:stop() end
   watch.timer:stop()
+  if coroutine.status(co) == "dead" then return end -- somebody has closed it
   local ok, err = coroutine.resume(co, how)
   if not ok then error(type(err) == "string" and debug.traceback(co, err) or err, 0) end
 end
