@@ -428,6 +428,14 @@ describe("dblink.pool", function()
     assert.equal(0, pool:stats().waiting)
   end)
 
+  it("tells those who waited in vain why none could be opened", function()
+    new { "host=/nowhere", max = 1, acquire_timeout = 0.2 }
+    local _, errors = dblink.gather { { pool, "select 1" }, { pool, "select 2" } }
+    assert.equal("connection", errors[1].kind)
+    assert.equal("timeout", errors[2].kind)
+    assert.matches("within 0.2 seconds, since none could be opened: .*/nowhere", errors[2].message)
+  end)
+
   it("keeps nothing of what is called off", function()
     new { max = 2 }
     local list = {}

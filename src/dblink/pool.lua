@@ -178,11 +178,11 @@ local function open(self, entry, deadline, how, token)
   local fine, opened, err = protected(upkeep.open, entry, self, deadline, how, token)
   if fine and opened then
     self.opening = self.opening - 1
-    self.failures, self.ramp = 0, math.min(self.ramp * 2, self.max)
+    self.failures, self.ramp, self.trouble = 0, math.min(self.ramp * 2, self.max), nil
     self.count.opened = self.count.opened + 1
   else
     forget_entry(self, entry)
-    self.failures, self.ramp = self.failures + 1, 1
+    self.failures, self.ramp, self.trouble = self.failures + 1, 1, tostring(err or opened)
     self.count.failed = self.count.failed + 1
     local pause = math.min(FIRST_PAUSE * 2 ^ (self.failures - 1), LONGEST_PAUSE)
     self.retry_at = now() + pause * (0.5 + 0.5 * math.random())
@@ -240,7 +240,8 @@ end
 local function no_time(self, err, seconds)
   self.count.timeouts = self.count.timeouts + 1
   if err then return nil, err end
-  return nil, core.failure("timeout", ("no connection of the pool became free within %g seconds"):format(seconds))
+  local why = self.trouble and ", since none could be opened: " .. self.trouble or ""
+  return nil, core.failure("timeout", ("no connection of the pool became free within %g seconds"):format(seconds) .. why)
 end
 
 -- Waits in the line until something is granted: an entry, or nil and an error.
