@@ -240,8 +240,9 @@ end
 local function no_time(self, err, seconds)
   self.count.timeouts = self.count.timeouts + 1
   if err then return nil, err end
-  local why = self.trouble and ", since none could be opened: " .. self.trouble or ""
-  return nil, core.failure("timeout", ("no connection of the pool became free within %g seconds"):format(seconds) .. why)
+  local message = ("no connection of the pool became free within %g seconds"):format(seconds)
+  if self.trouble then message = message .. ", since none could be opened: " .. self.trouble end
+  return nil, core.failure("timeout", message)
 end
 
 -- Waits in the line until something is granted: an entry, or nil and an error.
