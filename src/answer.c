@@ -113,7 +113,7 @@ void dbl_answer_class(lua_State *L, int wrap)
 
 /* ---- without tickets ---- */
 
-/* Collects the next answer: -1 where it is in c->kept (row: it may), else pushes it: a result;
+/* Collects the next answer: -1 where it is in p->lent (row: it may), else pushes it: a result;
  * nil and an error; `false` where Lua must wait; nil where there is none to come. */
 static int collect(lua_State *L, Pipeline *p, int row, double deadline, int late)
 {
@@ -149,10 +149,12 @@ static int push_row(lua_State *L, Pipeline *p)
     dbl_getuservalue(L, 1);
     lua_rawgeti(L, -1, DBL_PIPELINE_WALK);
     int result = lua_gettop(L), row = p->row;
-    const Result *r = lua_touserdata(L, result);
+    Result *r = lua_touserdata(L, result);
     p->row = row + 1 < r->rows ? row + 1 : -1;
     lua_pushinteger(L, p->given);
+    dbl_begin_reading(r);
     dbl_push_values(L, r, result, row);
+    dbl_end_reading(r);
     return r->columns + 1;
 }
 
@@ -168,25 +170,28 @@ static void walk(lua_State *L, Pipeline *p)
     p->row = 0;
 }
 
-/* Pushes the row of c->kept: 0 where it has none. */
-static int push_kept_row(lua_State *L, Pipeline *p)
+/* Pushes the row of p->lent: 0 where it has none. */
+static int push_lent_row(lua_State *L, Pipeline *p)
 {
-    Conn *c = p->conn;
-    if (c->tells) {
+    PGresult *res = p->lent;
+    int reading = p->reading;
+    lua_Integer given = p->given;
+    if (p->conn->tells) {
         dbl_getuservalue(L, 1);
         lua_rawgeti(L, -1, DBL_PIPELINE_CONN);
-        dbl_tell(L, c, lua_gettop(L));
+        dbl_tell(L, p->conn, lua_gettop(L));
         lua_pop(L, 2);
     }
-    int values = PQntuples(c->kept) ? 1 + PQnfields(c->kept) : 0; /* none where it was closed */
+    /* none where who heard of a notice has closed the connection */
+    int values = PQntuples(res) && !dbl_pipeline_is_over(p) ? 1 + PQnfields(res) : 0;
     if (values) {
         if (values > 10)
             luaL_checkstack(L, values + 8, "too many columns");
-        lua_pushinteger(L, p->given);
-        dbl_result_values(L, c->kept, p->reading);
+        lua_pushinteger(L, given);
+        dbl_result_values(L, res, reading);
     }
-    PQclear(c->kept);
-    c->kept = NULL;
+    PQclear(res);
+    p->lent = NULL;
     return values;
 }
 
@@ -205,7 +210,7 @@ static int push_values(lua_State *L, Pipeline *p, double deadline, int late)
             pushed = collect(L, p, 1, deadline, late);
         }
         if (pushed < 0) {
-            pushed = push_kept_row(L, p);
+            pushed = push_lent_row(L, p);
             if (pushed > 0)
                 return pushed;
         } else if (pushed == 2) {

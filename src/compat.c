@@ -2,6 +2,12 @@
 
 #include <stdio.h>
 
+#if LUA_VERSION_NUM < 502
+/* A new userdata inherits the environment of the C function that made it: the globals, or the
+ * loader's table.  Ours are marked by this address, which calls no finalizers as a string would. */
+static const char uservalue = 0;
+#endif
+
 void dbl_getuservalue(lua_State *L, int i)
 {
 #if LUA_VERSION_NUM >= 504
@@ -9,10 +15,8 @@ void dbl_getuservalue(lua_State *L, int i)
 #elif LUA_VERSION_NUM >= 502
     lua_getuservalue(L, i);
 #else
-    /* A new userdata inherits the environment of the C function that made it:
-     * the globals, or the loader's table.  Ours are marked. */
     lua_getfenv(L, i);
-    lua_pushliteral(L, "dblink.uservalue");
+    lua_pushlightuserdata(L, (void *)(size_t)&uservalue);
     lua_rawget(L, -2);
     if (!lua_toboolean(L, -1)) {
         lua_pop(L, 2);
@@ -31,7 +35,7 @@ void dbl_setuservalue(lua_State *L, int i)
     lua_setuservalue(L, i);
 #else
     i = dbl_absindex(L, i);
-    lua_pushliteral(L, "dblink.uservalue");
+    lua_pushlightuserdata(L, (void *)(size_t)&uservalue);
     lua_pushboolean(L, 1);
     lua_rawset(L, -3);
     lua_setfenv(L, i);
@@ -139,6 +143,16 @@ void dbl_pushint8(lua_State *L, long long value)
     }
 #endif
 }
+
+#if LUA_VERSION_NUM < 503
+void dbl_pushcopy(lua_State *L, const char *s, size_t size)
+{
+    luaL_Buffer b;
+    luaL_buffinit(L, &b);
+    luaL_addlstring(&b, s, size);
+    luaL_pushresult(&b);
+}
+#endif
 
 const char *dbl_tolstring(lua_State *L, int i, size_t *size)
 {

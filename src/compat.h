@@ -82,6 +82,14 @@ int dbl_newclass(lua_State *L, const char *name, const luaL_Reg *metamethods,
 void dbl_setprivate(lua_State *L, const char *name);
 void dbl_getprivate(lua_State *L, const char *name);
 
+/* lua_pushlstring of what a finalizer may free: copies it before finalizers run.  (On older Luas
+ * only what is shorter than luaL_Buffer.) */
+#if LUA_VERSION_NUM >= 503
+#define dbl_pushcopy lua_pushlstring
+#else
+void dbl_pushcopy(lua_State *L, const char *s, size_t size);
+#endif
+
 /* An int8: an integer where Lua has them; else a number while that is exact,
  * and beyond it the decimal digits as a string. */
 #define DBL_EXACT (1LL << 53)

@@ -9,6 +9,7 @@
 #include "conn.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -359,14 +360,14 @@ static int conn_tostring(lua_State *L)
 {
     Conn *c = dbl_conn_any(L, 1);
     PGconn *pg = any_pg(c);
-    if (c->closed)
-        lua_pushliteral(L, "dblink.connection (closed)");
-    else
-        lua_pushfstring(L, "dblink.connection (%s@%s/%s, %s)", dbl_said(PQuser(pg)),
-                        dbl_said(PQhost(pg)), dbl_said(PQdb(pg)),
-                        PQstatus(pg) == CONNECTION_BAD ? "lost"
-                        : c->pg                        ? "open"
-                                                       : "connecting");
+    char text[512] = "dblink.connection (closed)"; /* not Lua's: a finalizer may close it */
+    if (!c->closed)
+        snprintf(text, sizeof text, "dblink.connection (%s@%s/%s, %s)", dbl_said(PQuser(pg)),
+                 dbl_said(PQhost(pg)), dbl_said(PQdb(pg)),
+                 PQstatus(pg) == CONNECTION_BAD ? "lost"
+                 : c->pg                        ? "open"
+                                                : "connecting");
+    lua_pushstring(L, text);
     return 1;
 }
 
@@ -390,7 +391,11 @@ static int conn_transaction_status(lua_State *L)
 
 static int conn_parameter(lua_State *L)
 {
-    lua_pushstring(L, PQparameterStatus(dbl_conn(L, 1)->pg, luaL_checkstring(L, 2)));
+    const char *value = PQparameterStatus(dbl_conn(L, 1)->pg, luaL_checkstring(L, 2));
+    if (value)
+        dbl_pushcopy(L, value, strlen(value));
+    else
+        lua_pushnil(L);
     return 1;
 }
 
@@ -478,7 +483,7 @@ static int conn_error_message(lua_State *L)
     if (size == 0)
         lua_pushliteral(L, "OK");
     else
-        lua_pushlstring(L, message, size);
+        dbl_pushcopy(L, message, size);
     return 1;
 }
 

@@ -35,8 +35,9 @@ typedef struct Copy {
     int columns;
     unsigned char over;
     unsigned char binary;
-    unsigned char torn; /* a reader's line was being decoded when Lua raised */
-    char *data;         /* of a writer: data[from] to data[whole] is not yet given to libpq, */
+    char *line; /* of a reader: being read, or Lua raised meanwhile: no finalizer touches it */
+    int line_size;
+    char *data; /* of a writer: data[from] to data[whole] is not yet given to libpq, */
     size_t from, whole, used, size; /* and a row is begun up to data[used] */
     struct Reading {
         const Type *type;
@@ -117,10 +118,17 @@ static void give_up(Copy *w)
     w->over = 1;
 }
 
+static void free_line(Copy *r)
+{
+    PQfreemem(r->line);
+    r->line = NULL;
+}
+
 static int copy_gc(lua_State *L)
 {
     Copy *w = lua_touserdata(L, 1);
     Conn *c = w->conn;
+    free_line(w);
     int left = is_serving(w);
     give_up(w);
     dbl_free(w->data);
@@ -445,10 +453,20 @@ static int copy_fail(lua_State *L)
 
 /* ---- reading ---- */
 
-/* The reader at index 1 with its next line in conn->line; or NULL, and how many
+/* Takes the line that has arrived from the connection. */
+static int take_line(Copy *r)
+{
+    Conn *c = r->conn;
+    r->line = c->line;
+    r->line_size = c->line_size;
+    c->line = NULL;
+    return r->line != NULL;
+}
+
+/* The reader at index 1 with its next line; or NULL, and how many
  * values to return are pushed: false where Lua must wait, nil at the end, nil and
- * an error. */
-static Copy *reading(lua_State *L, int *pushed)
+ * an error.  text: what it is asked for, if a COPY in binary format has none. */
+static Copy *reading(lua_State *L, const char *text, int *pushed)
 {
     Copy *r = dbl_check_self(L, 1, READER);
     *pushed = 1;
@@ -456,14 +474,16 @@ static Copy *reading(lua_State *L, int *pushed)
         lua_pushnil(L);
         return NULL;
     }
-    if (r->torn)
+    if (r->line)
         give_up(r);
     r = serving(L, READER);
     *pushed = 2;
-    if (!r || dbl_copy_line(r->conn))
-        return r;
-    int settled = settle(L, r);
-    if (settled && r->conn->line)
+    if (!r)
+        return NULL;
+    if (text && r->binary)
+        dbl_misuse(L, "a COPY in binary format has no %s: read() gives its bytes", text);
+    int settled = dbl_copy_line(r->conn) || settle(L, r);
+    if (settled && take_line(r))
         return r;
     *pushed = 1;
     if (!settled) {
@@ -477,25 +497,16 @@ static Copy *reading(lua_State *L, int *pushed)
     return NULL;
 }
 
-static void free_line(Conn *c)
-{
-    PQfreemem(c->line);
-    c->line = NULL;
-}
-
 /* core.copy_line(reader): the next line, without its newline. */
 static int copy_line(lua_State *L)
 {
     int pushed;
-    Copy *r = reading(L, &pushed);
+    Copy *r = reading(L, "lines", &pushed);
     if (!r)
         return pushed;
-    if (r->binary)
-        dbl_misuse(L, "a COPY in binary format has no lines: read() gives its bytes");
-    Conn *c = r->conn;
-    int newline = c->line[c->line_size - 1] == '\n'; /* no line is empty */
-    lua_pushlstring(L, c->line, (size_t)(c->line_size - newline));
-    free_line(c);
+    int newline = r->line[r->line_size - 1] == '\n'; /* no line is empty */
+    lua_pushlstring(L, r->line, (size_t)(r->line_size - newline));
+    free_line(r);
     return 1;
 }
 
@@ -503,18 +514,17 @@ static int copy_line(lua_State *L)
 static int copy_read(lua_State *L)
 {
     int pushed;
-    Copy *r = reading(L, &pushed);
+    Copy *r = reading(L, NULL, &pushed);
     if (!r)
         return pushed;
-    Conn *c = r->conn;
     luaL_Buffer b;
     size_t size = 0;
     luaL_buffinit(L, &b);
     do {
-        luaL_addlstring(&b, c->line, (size_t)c->line_size);
-        size += (size_t)c->line_size;
-        free_line(c);
-    } while (size < PIECE && dbl_copy_line(c));
+        luaL_addlstring(&b, r->line, (size_t)r->line_size);
+        size += (size_t)r->line_size;
+        free_line(r);
+    } while (size < PIECE && is_serving(r) && dbl_copy_line(r->conn) && take_line(r));
     luaL_pushresult(&b);
     return 1;
 }
@@ -560,7 +570,7 @@ static int push_field(lua_State *L, const Copy *r, int column, const char *s, si
 /* Makes a row of the line: its table is pushed, or nil and an error; how many values. */
 static int push_row(lua_State *L, const Copy *r, int null)
 {
-    char *at = r->conn->line, *end = at + r->conn->line_size;
+    char *at = r->line, *end = at + r->line_size;
     size_t size;
     int column = 0;
     end -= end[-1] == '\n';
@@ -587,18 +597,14 @@ static int push_row(lua_State *L, const Copy *r, int null)
 static int copy_values(lua_State *L)
 {
     int pushed;
-    Copy *r = reading(L, &pushed);
+    Copy *r = reading(L, "rows", &pushed);
     if (!r)
         return pushed;
-    if (r->binary)
-        dbl_misuse(L, "a COPY in binary format has no rows: read() gives its bytes");
     lua_settop(L, 1);
     dbl_getuservalue(L, 1);
     lua_rawgeti(L, 2, 2);
-    r->torn = 1;
     pushed = push_row(L, r, 3);
-    r->torn = 0;
-    free_line(r->conn);
+    free_line(r);
     return pushed;
 }
 
@@ -646,7 +652,6 @@ void dbl_copy_open(lua_State *L)
 {
     static const luaL_Reg metamethods[] = {
         {"__gc",       copy_gc      },
-        {"__close",    copy_gc      },
         {"__tostring", copy_tostring},
         {NULL,         NULL         },
     };

@@ -123,7 +123,7 @@ static const char *push_once(lua_State *L, const char *message)
         last -= line + 1;
         size -= line + 1;
     }
-    lua_pushlstring(L, message, size);
+    dbl_pushcopy(L, message, size);
     return lua_tostring(L, -1);
 }
 
@@ -152,8 +152,8 @@ void dbl_push_result_error(lua_State *L, const PGresult *res, int lost)
 
 void dbl_push_conn_error(lua_State *L, const PGconn *pg)
 {
+    int lost = PQstatus(pg) == CONNECTION_BAD; /* finalizers may close it from here on */
     const char *message = push_once(L, PQerrorMessage(pg));
-    int lost = PQstatus(pg) == CONNECTION_BAD;
     const char *kind = is_memory(message) ? DBL_MEMORY : lost ? DBL_CONNECTION : DBL_USAGE;
     dbl_push_error(L, kind, "%s", *message ? message : "libpq gave no message");
     lua_remove(L, -2);

@@ -7,10 +7,10 @@
 #include "compat.h"
 #include "notice.h"
 
-/* Take the oldest of the queue, which must not be empty, and push it: a notice as an
- * error object, a notification as {channel =, payload =, pid =}. */
-void dbl_push_notice(lua_State *L, Notes *q);
-void dbl_push_notification(lua_State *L, Notes *q);
+/* Take the oldest of the queue and push it: a notice as an error object, a notification as
+ * {channel =, payload =, pid =}.  0 where there is none, or none any more. */
+int dbl_push_notice(lua_State *L, Notes *q);
+int dbl_push_notification(lua_State *L, Notes *q);
 
 /* Where the last notice ended the session, as it does of one at rest: pushes it as the error that it
  * is, 1; else 0. */

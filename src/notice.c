@@ -30,6 +30,7 @@ static Note *append(Notes *q, size_t size)
     }
     n->next = NULL;
     n->size = sizeof *n + size;
+    n->number = ++q->number;
     if (q->last)
         q->last->next = n;
     else

@@ -16,8 +16,9 @@
 typedef struct Note {
     struct Note *next;
     size_t size;
-    int pid;     /* of a notification: who sent it */
-    char text[]; /* of a notice: code, text, NUL; and again; a code of 0 ends them.
+    unsigned number; /* no other in its queue has it */
+    int pid;         /* of a notification: who sent it */
+    char text[];     /* of a notice: code, text, NUL; and again; a code of 0 ends them.
                     of a notification: channel, NUL, payload, NUL */
 } Note;
 
@@ -25,7 +26,8 @@ typedef struct Notes {
     Memory memory;
     Note *first, *last;
     size_t bytes;
-    int dropped; /* by a full queue or a full memory */
+    unsigned number; /* of the last one */
+    int dropped;     /* by a full queue or a full memory */
 } Notes;
 
 /* From now on the notices of pg come into this queue, which must outlive it. */

@@ -12,9 +12,7 @@
 
 static int push_notification(lua_State *L, Conn *c)
 {
-    if (c->notifications.first)
-        dbl_push_notification(L, &c->notifications);
-    else
+    if (!dbl_push_notification(L, &c->notifications))
         lua_pushnil(L);
     return 1;
 }
@@ -68,10 +66,8 @@ static int conn_take_notices(lua_State *L)
     Conn *c = dbl_conn_any(L, 1);
     lua_settop(L, 1);
     lua_newtable(L);
-    for (int n = 1; c->notices.first; n++) {
-        dbl_push_notice(L, &c->notices);
+    for (int n = 1; dbl_push_notice(L, &c->notices); n++)
         lua_rawseti(L, 2, n);
-    }
     lua_pushinteger(L, c->notices.dropped);
     c->notices.dropped = 0;
     dbl_getuservalue(L, 1);

@@ -366,6 +366,14 @@ static int pipeline_conn(lua_State *L)
     return 1;
 }
 
+static int pipeline_gc(lua_State *L)
+{
+    Pipeline *p = lua_touserdata(L, 1);
+    PQclear(p->lent);
+    p->lent = NULL;
+    return 0;
+}
+
 /* core.pipeline_class(plain): the metatable, to which Lua adds what waits. */
 static int pipeline_class(lua_State *L)
 {
@@ -384,6 +392,8 @@ static int pipeline_class(lua_State *L)
     lua_pushvalue(L, -1);
     lua_setfield(L, -3, "__name");
     lua_setfield(L, -2, "__metatable");
+    lua_pushcfunction(L, pipeline_gc);
+    lua_setfield(L, -2, "__gc");
     lua_newtable(L);
     dbl_setfuncs(L, methods, 0);
     dbl_setfuncs(L, dbl_answer_methods, 0);

@@ -232,18 +232,16 @@ static void answer(lua_State *L, Pipeline *p, int own)
         answer_query(L, p, own, p->first);
 }
 
-/* Whether this answer to the first query can be read as it is; it is in c->kept then. */
+/* Whether this answer to the first query can be read as it is; it is in p->lent then. */
 static int leave(Pipeline *p, PGresult *res)
 {
-    Conn *c = p->conn;
     const Place *k = place(p, p->first);
     ExecStatusType status = PQresultStatus(res);
     if ((status != PGRES_TUPLES_OK && status != PGRES_COMMAND_OK) || PQntuples(res) > 1 ||
         k->reading & (DBL_READ_NULL | DBL_READ_CODECS) || teaches(p, k->statement, res))
         return 0;
     p->reading = k->reading;
-    PQclear(c->kept);
-    c->kept = res;
+    p->lent = res;
     return 1;
 }
 
@@ -331,8 +329,8 @@ int dbl_queue_read(lua_State *L, Pipeline *p, int i)
 {
     Conn *c = p->conn;
     if (dbl_queue_next(p) != p->first || p->inside || dbl_pipeline_is_over(p) ||
-        !dbl_conn_is_ours(c) || c->held || c->most || c->astray || *PQerrorMessage(c->pg) ||
-        PQstatus(c->pg) == CONNECTION_BAD)
+        !dbl_conn_is_ours(c) || c->held || c->most || c->astray || p->lent ||
+        *PQerrorMessage(c->pg) || PQstatus(c->pg) == CONNECTION_BAD)
         return 0;
     int busy = PQisBusy(c->pg);
     c->astray = *PQerrorMessage(c->pg) != '\0'; /* it had nothing to say before */

@@ -65,7 +65,9 @@ typedef struct Pipeline {
     size_t ahead;      /* the weight of what is not answered */
     size_t room;       /* what a ticket has */
     lua_Integer given; /* how many were collected */
-    int reading;       /* of what was left in c->kept to be read */
+    PGresult *lent;    /* an answer that is being read, or Lua has raised meanwhile: no finalizer
+                        * touches it, and it is freed with the pipeline at the latest */
+    int reading;       /* how it is read */
     int row;           /* of the result that is walked, the next one to give; -1: none is */
     const char *sql;   /* of the statement that was run last: its number is `known` */
     int known;
@@ -109,7 +111,7 @@ int dbl_queue_ask(Pipeline *p);
  * collected and stand before `end`; the others stay with libpq: whether one has arrived. */
 int dbl_queue_take(lua_State *L, Pipeline *p, int own, unsigned end);
 
-/* Takes the answer to the next query into c->kept if it is the next one to be collected, has
+/* Takes the answer to the next query into p->lent if it is the next one to be collected, has
  * arrived, and can be read as it is: it has one row or none, and needs nothing but our
  * decoders.  0 where not; what is there may have been taken in the usual way then. */
 int dbl_queue_read(lua_State *L, Pipeline *p, int i);

@@ -494,8 +494,8 @@ static int tell(lua_State *L)
     Conn *c = lua_touserdata(L, 1);
     dbl_getuservalue(L, 1);
     lua_getfield(L, -1, "on_notice");
-    dbl_push_notice(L, &c->notices);
-    lua_call(L, 1, 0);
+    if (dbl_push_notice(L, &c->notices))
+        lua_call(L, 1, 0);
     return 0;
 }
 

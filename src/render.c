@@ -190,9 +190,10 @@ static Plan *make_plans(lua_State *L, const Result *r, int named, Text **names)
 static int result_json(lua_State *L)
 {
     static const char *const shapes[] = {"row", "array", NULL};
-    const Result *r = dbl_result(L, 1);
+    Result *r = dbl_result(L, 1);
     const char *habit = r->reading & DBL_READ_ARRAYS ? "array" : "row";
     int array = luaL_checkoption(L, 2, habit, shapes);
+    dbl_begin_reading(r);
     Text *names, *t = dbl_text_new(L), *scratch = dbl_text_new(L);
     const Plan *plans = make_plans(L, r, !array, &names);
     luaL_checkstack(L, 10, "too many values");
@@ -230,6 +231,7 @@ static int result_json(lua_State *L)
         dbl_text_char(L, t, array ? ']' : '}');
     }
     dbl_text_char(L, t, ']');
+    dbl_end_reading(r);
     dbl_text_push(L, t);
     return 1;
 }
@@ -289,9 +291,10 @@ static void read_dialect(lua_State *L, Dialect *d)
 /* res:csv{header = true, delimiter = ",", null = ""} */
 static int result_csv(lua_State *L)
 {
-    const Result *r = dbl_result(L, 1);
+    Result *r = dbl_result(L, 1);
     Dialect d;
     read_dialect(L, &d);
+    dbl_begin_reading(r);
     Text *names, *t = dbl_text_new(L), *cells = dbl_text_new(L), *scratch = dbl_text_new(L);
     const Plan *plans = make_plans(L, r, 0, &names);
     luaL_checkstack(L, 10, "too many values");
@@ -323,6 +326,7 @@ static int result_csv(lua_State *L)
         }
         dbl_text_char(L, t, '\n');
     }
+    dbl_end_reading(r);
     dbl_text_push(L, t);
     return 1;
 }

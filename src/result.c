@@ -424,11 +424,9 @@ static int result_no_rows(lua_State *L)
     return 1;
 }
 
-static int result_clear(lua_State *L)
+static int result_gc(lua_State *L)
 {
-    Result *r = any_result(L, 1);
-    if (r->lent)
-        dbl_misuse(L, "a codec cannot clear the result that it reads");
+    Result *r = lua_touserdata(L, 1);
     if (r->outside)
         r->outside->bytes -= PQresultMemorySize(r->pg);
     r->outside = NULL;
@@ -439,9 +437,19 @@ static int result_clear(lua_State *L)
     return 0;
 }
 
+static int result_clear(lua_State *L)
+{
+    Result *r = any_result(L, 1);
+    if (r->lent)
+        dbl_misuse(L, "a codec cannot clear the result that it reads");
+    r->cleared = 1;
+    return r->readers ? 0 : result_gc(L);
+}
+
 static int result_columns(lua_State *L)
 {
-    const Result *r = dbl_result(L, 1);
+    Result *r = dbl_result(L, 1);
+    dbl_begin_reading(r);
     lua_createtable(L, r->columns, 0);
     for (int i = 0; i < r->columns; i++) {
         const Column *c = &r->column[i];
@@ -464,6 +472,7 @@ static int result_columns(lua_State *L)
         lua_setfield(L, -2, "format");
         lua_rawseti(L, -2, i + 1);
     }
+    dbl_end_reading(r);
     return 1;
 }
 
@@ -528,7 +537,7 @@ void dbl_result_open(lua_State *L)
         lua_setfield(L, -3, "__name");
         lua_setfield(L, -2, "__metatable");
         if (i == 0) {
-            lua_pushcfunction(L, result_clear);
+            lua_pushcfunction(L, result_gc);
             lua_setfield(L, -2, "__gc");
         }
         lua_pop(L, 1);

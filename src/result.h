@@ -53,6 +53,7 @@ typedef struct Result {
     unsigned char
         lent; /* a function of a codec runs, and others of its values are still to be read */
     unsigned char distinct; /* the columns' names, as dbl_push_names found */
+    unsigned short readers; /* see dbl_begin_reading */
     const char *command;
     const Cell *cells; /* of a small one */
     Column column[];
@@ -106,6 +107,18 @@ static inline void dbl_result_next(Result *r, PGresult *pg)
         PQclear(r->pg);
     r->pg = pg;
     r->rows = pg ? PQntuples(pg) : 0;
+}
+
+/* Between the two Lua may be called though names and values are still to be read: a finalizer
+ * that clears the result, or closes the stream whose row it is, leaves its memory to the
+ * collector.  (Where Lua raises in between, that stays so.) */
+static inline void dbl_begin_reading(Result *r)
+{
+    r->readers++;
+}
+static inline void dbl_end_reading(Result *r)
+{
+    r->readers--;
 }
 
 /* The result at stack index i; raises where it is none or was cleared. */

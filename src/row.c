@@ -42,8 +42,10 @@ static void convert(lua_State *L, Result *r, int f, int array)
         r->lent = 1;
         int status = lua_pcall(L, 1, 1, 0);
         r->lent = was;
-        if (status != 0)
+        if (status != 0) {
+            dbl_end_reading(r);
             lua_error(L);
+        }
         return;
     }
     luaL_checkstack(L, 8, "too many values");
@@ -69,24 +71,26 @@ void dbl_push_sentinel(lua_State *L, const Result *r, int result)
         lua_pushnil(L);
 }
 
-static inline void push_cell(lua_State *L, const Result *r, int result, Cell cell, int column)
+static inline void push_cell(lua_State *L, Result *r, int result, Cell cell, int column)
 {
     const Column *c = &r->column[column];
     if (!cell.value) {
         dbl_push_sentinel(L, r, result);
         return;
     }
-    if (!c->decode(L, c->type, cell.value, (size_t)cell.size))
+    if (!c->decode(L, c->type, cell.value, (size_t)cell.size)) {
+        dbl_end_reading(r);
         dbl_column_error(L, c);
+    }
     if (c->codec) {
         push_special(L, result, NULL, column + 1);
         lua_insert(L, -2); /* function, value */
-        convert(L, lua_touserdata(L, result), lua_gettop(L) - 1, c->array);
+        convert(L, r, lua_gettop(L) - 1, c->array);
         lua_remove(L, -2);
     }
 }
 
-void dbl_push_values(lua_State *L, const Result *r, int result, int row)
+void dbl_push_values(lua_State *L, Result *r, int result, int row)
 {
     if (r->columns > 10) /* of the 20 that a function may push */
         luaL_checkstack(L, r->columns + 8, "too many columns");
@@ -139,7 +143,7 @@ int dbl_is_hidden(const Result *r, int column)
     return find_column(r, r->column[column].name) != column;
 }
 
-static void push_array(lua_State *L, const Result *r, int result, int row)
+static void push_array(lua_State *L, Result *r, int result, int row)
 {
     lua_createtable(L, r->columns, 1);
     for (int j = 0; j < r->columns; j++) {
@@ -153,7 +157,7 @@ static void push_array(lua_State *L, const Result *r, int result, int row)
     lua_setfield(L, -2, "n");
 }
 
-static void push_named(lua_State *L, const Result *r, int result, int row, int names)
+static void push_named(lua_State *L, Result *r, int result, int row, int names)
 {
     lua_createtable(L, 0, r->columns);
     for (int j = 0; j < r->columns; j++) {
@@ -176,7 +180,7 @@ static void push_named(lua_State *L, const Result *r, int result, int row, int n
     }
 }
 
-void dbl_push_row(lua_State *L, const Result *r, int result, int row, int shape, int names)
+void dbl_push_row(lua_State *L, Result *r, int result, int row, int shape, int names)
 {
     if (shape == DBL_ROW_ARRAY)
         push_array(L, r, result, row);
@@ -226,13 +230,15 @@ static int cached_names(lua_State *L, Result *r, int result)
 
 static int result_call(lua_State *L)
 {
-    const Result *r = dbl_result(L, 1);
+    Result *r = dbl_result(L, 1);
     lua_Number row = luaL_checknumber(L, 2);
     int column = lua_isnoneornil(L, 3) ? 0 : column_at(L, 3, r);
+    dbl_begin_reading(r);
     if (row >= 1 && row <= r->rows && column >= 0 && column < r->columns)
         push_cell(L, r, 1, dbl_cell(r, (int)row - 1, column), column);
     else
         lua_pushnil(L);
+    dbl_end_reading(r);
     return 1;
 }
 
@@ -266,9 +272,11 @@ static int result_index(lua_State *L)
         lua_Number row = lua_tonumber(L, 2);
         if (!(row >= 1 && row <= r->rows))
             return 0;
+        dbl_begin_reading(r);
         int names = r->reading & DBL_READ_ARRAYS ? 0 : cached_names(L, r, 1);
         dbl_push_row(L, r, 1, (int)row - 1,
                      r->reading & DBL_READ_ARRAYS ? DBL_ROW_ARRAY : DBL_ROW_NAMED, names);
+        dbl_end_reading(r);
         return 1;
     }
     lua_settop(L, 2);
@@ -293,25 +301,28 @@ static int result_index(lua_State *L)
 
 /* Where an iteration is. */
 typedef struct Walk {
-    const Result *r;
+    Result *r;
     int shape, row;
 } Walk;
 
 static int next_row(lua_State *L, Walk *w, int result, int names)
 {
-    const Result *r = w->r;
+    Result *r = w->r;
     if (r->cleared)
         dbl_result(L, result);
     if (w->row >= r->rows)
         return 0;
-    int row = w->row++;
+    int row = w->row++, values = 1;
+    dbl_begin_reading(r);
     if (w->shape != DBL_ROW_VALUES) {
         dbl_push_row(L, r, result, row, w->shape, names);
-        return 1;
+    } else {
+        lua_pushinteger(L, row + 1);
+        dbl_push_values(L, r, result, row);
+        values += r->columns;
     }
-    lua_pushinteger(L, row + 1);
-    dbl_push_values(L, r, result, row);
-    return r->columns + 1;
+    dbl_end_reading(r);
+    return values;
 }
 
 /* An iterator is a function with upvalues: names or nothing, result, walk.  But LuaJIT would
@@ -361,10 +372,12 @@ static int result_rows(lua_State *L)
 {
     Result *r = dbl_result(L, 1);
     int shape = dbl_check_shape(L, 2, r);
+    dbl_begin_reading(r);
     if (shape == DBL_ROW_NAMED)
         dbl_push_names(L, r);
     else
         lua_newtable(L);
+    dbl_end_reading(r);
     lua_pushvalue(L, 1);
     Walk *w = dbl_newuserdata(L, sizeof *w);
     *w = (Walk){r, shape, 0};
@@ -374,8 +387,9 @@ static int result_rows(lua_State *L)
 
 /* Calls make(result, number) for a list of so many bytes a row; functions of codecs
  * leave garbage. */
-static int push_list(lua_State *L, const Result *r, lua_CFunction make, int number, size_t bytes)
+static int push_list(lua_State *L, Result *r, lua_CFunction make, int number, size_t bytes)
 {
+    dbl_begin_reading(r);
     lua_pushcfunction(L, make);
     lua_pushvalue(L, 1);
     lua_pushinteger(L, number);
@@ -383,6 +397,7 @@ static int push_list(lua_State *L, const Result *r, lua_CFunction make, int numb
         lua_call(L, 2, 1);
     else
         dbl_call_at_rest(L, 2, 1, (size_t)r->rows * bytes);
+    dbl_end_reading(r);
     return 1;
 }
 
@@ -404,7 +419,7 @@ static int make_all(lua_State *L)
 
 static int result_all(lua_State *L)
 {
-    const Result *r = dbl_result(L, 1);
+    Result *r = dbl_result(L, 1);
     int shape = dbl_check_shape(L, 2, r);
     if (shape == DBL_ROW_VALUES)
         return luaL_argerror(L, 2, "\"row\" or \"array\" expected");
@@ -413,7 +428,7 @@ static int result_all(lua_State *L)
 
 static int make_column(lua_State *L)
 {
-    const Result *r = lua_touserdata(L, 1);
+    Result *r = lua_touserdata(L, 1);
     int column = (int)lua_tointeger(L, 2);
     lua_createtable(L, r->rows, 1);
     for (int i = 0; i < r->rows; i++) {
@@ -427,7 +442,7 @@ static int make_column(lua_State *L)
 
 static int result_column(lua_State *L)
 {
-    const Result *r = dbl_result(L, 1);
+    Result *r = dbl_result(L, 1);
     int column = column_at(L, 2, r);
     if (column < 0)
         return 0;

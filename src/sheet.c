@@ -29,6 +29,7 @@ typedef struct Value {
 typedef struct Sheet {
     int (*fill)(struct Sheet *);
     const unsigned char *cleared;
+    unsigned short *readers;
     const Result *result;
     int row;
     Value *values;
@@ -98,7 +99,7 @@ static void push_key(lua_State *L, const Result *r, const char *shape)
 static int sheet(lua_State *L)
 {
     static const char *const shapes[] = {"row", "array", "values"};
-    const Result *r = dbl_result(L, 1);
+    Result *r = dbl_result(L, 1);
     int shape = dbl_check_shape(L, 2, r);
     if (!r->pg || r->columns == 0 || r->columns > MOST_COLUMNS)
         return 0;
@@ -107,10 +108,12 @@ static int sheet(lua_State *L)
             return 0;
     size_t columns = (size_t)r->columns;
     Sheet *s = dbl_newuserdata(L, sizeof *s + columns * (sizeof(Reader) + ROOM * sizeof(Value)));
-    *s = (Sheet){fill, &r->cleared, r, 0, (Value *)(void *)&s->reader[columns]};
+    *s = (Sheet){fill, &r->cleared, &r->readers, r, 0, (Value *)(void *)&s->reader[columns]};
     for (size_t j = 0; j < columns; j++)
         s->reader[j] = dbl_reader(r->column[j].decode);
+    dbl_begin_reading(r);
     push_key(L, r, shapes[shape]);
+    dbl_end_reading(r);
     dbl_push_sentinel(L, r, 1);
     return 3;
 }

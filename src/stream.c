@@ -49,6 +49,15 @@ static Stream *check_stream(lua_State *L)
     return s;
 }
 
+/* The same, to give rows: not to a finalizer that runs while one is made. */
+static Stream *check_giving(lua_State *L)
+{
+    Stream *s = check_stream(L);
+    if (s->result && s->result->readers)
+        dbl_misuse(L, "a row of this stream is being made, or Lua raised meanwhile: close it");
+    return s;
+}
+
 /* Pushes the stream's own value; the stream is at index 1. */
 static void push_own(lua_State *L, int key)
 {
@@ -68,7 +77,7 @@ static void set_own(lua_State *L, int key)
 
 static void finish(Stream *s)
 {
-    if (s->result)
+    if (s->result && !s->result->readers)
         dbl_result_next(s->result, NULL);
     s->conn = NULL;
 }
@@ -85,17 +94,21 @@ static size_t weigh(const PGresult *res)
 static int begin_piece(lua_State *L, Stream *s, Conn *c)
 {
     if (!s->result) {
-        c->whole = PQcopyResult(c->kept, PG_COPYRES_ATTRS);
+        const PGresult *kept = c->kept;
+        PQclear(c->whole);
+        c->whole = PQcopyResult(kept, PG_COPYRES_ATTRS);
         if (!c->whole)
             return 0;
         push_own(L, CONN);
-        int conn = lua_gettop(L);
-        Result *r = dbl_result_pieces(L, &c->whole, c->reading, dbl_push_habits(L, c, conn));
+        int conn = lua_gettop(L), habits = dbl_push_habits(L, c, conn);
+        dbl_result_check(L, kept, c->kept);
+        Result *r = dbl_result_pieces(L, &c->whole, c->reading, habits);
         s->special = r->reading & DBL_READ_NULL || dbl_is_called(r);
         dbl_push_names(L, r);
         set_own(L, NAMES);
         set_own(L, RESULT);
         lua_settop(L, conn - 1);
+        dbl_result_check(L, kept, c->kept);
         s->result = r;
     }
     dbl_result_next(s->result, c->kept);
@@ -106,8 +119,9 @@ static int begin_piece(lua_State *L, Stream *s, Conn *c)
 
 static int push_row(lua_State *L, Stream *s)
 {
-    const Result *r = s->result;
-    int own = 0, result = 0;
+    Result *r = s->result;
+    int own = 0, result = 0, values = 1;
+    dbl_begin_reading(r);
     if (s->special || s->shape == DBL_ROW_NAMED) {
         dbl_getuservalue(L, 1);
         own = lua_gettop(L);
@@ -119,12 +133,14 @@ static int push_row(lua_State *L, Stream *s)
     if (s->shape == DBL_ROW_VALUES) {
         lua_pushinteger(L, ++s->number);
         dbl_push_values(L, r, result, s->row++);
-        return r->columns + 1;
+        values += r->columns;
+    } else {
+        if (s->shape == DBL_ROW_NAMED)
+            lua_rawgeti(L, own, NAMES);
+        dbl_push_row(L, r, result, s->row++, s->shape, lua_gettop(L));
     }
-    if (s->shape == DBL_ROW_NAMED)
-        lua_rawgeti(L, own, NAMES);
-    dbl_push_row(L, r, result, s->row++, s->shape, lua_gettop(L));
-    return 1;
+    dbl_end_reading(r);
+    return values;
 }
 
 /* The end: nil alone, or nil and the error that was kept. */
@@ -205,6 +221,7 @@ static int want_row(lua_State *L, Stream *s)
             dbl_keep(c, res);
             continue;
         }
+        PQclear(c->kept);
         c->kept = res;
         s->bytes += s->budget ? weigh(res) : 0;
         if (s->bytes > s->budget)
@@ -224,7 +241,7 @@ static int push_next(lua_State *L, Stream *s)
 /* core.stream_next(stream) */
 static int stream_next(lua_State *L)
 {
-    Stream *s = check_stream(L);
+    Stream *s = check_giving(L);
     lua_settop(L, 1);
     return push_next(L, s);
 }
@@ -233,7 +250,7 @@ static int stream_next(lua_State *L)
  * has none, or with an error. */
 static int stream_columns(lua_State *L)
 {
-    Stream *s = check_stream(L);
+    Stream *s = check_giving(L);
     lua_settop(L, 1);
     if (!s->result) {
         int n = want_row(L, s);
@@ -248,7 +265,7 @@ static int stream_columns(lua_State *L)
  * done in Lua.  Its upvalue: what Lua calls in its place. */
 static int stream_call(lua_State *L)
 {
-    Stream *s = check_stream(L);
+    Stream *s = check_giving(L);
     int n = want_row(L, s);
     if (n == 0)
         return push_row(L, s);

@@ -18,6 +18,7 @@ local pointer = ffi.typeof [[
   struct {
     int (*fill)(void *);
     const unsigned char *cleared;
+    unsigned short *readers;
     const void *result;
     int row;
     struct { double number; const char *text; int size, kind; } *values;
@@ -42,7 +43,9 @@ return function(res, memory, null)
     end
     local value = values + at * COLUMNS
     at, row = at + 1, row + 1
+    BEGIN
     VALUES
+    END
     return ROW
   end
 end]]
@@ -94,8 +97,11 @@ local function generate(key, memory)
   -- constant or carried from one turn to the next, used or not. So each turn uses what the one before it read.
   local before, first = last .. "\n  local used", "used = " .. each("size", " + ")
   if shape == "values" then before, first, row = "", last, "row, " .. values end
+  local texts = key:find "%ztext " -- whose making may call finalizers: see dbl_begin_reading
   local text = ITERATOR:gsub("%u+", {
     BEFORE = before, FIRST = first, COLUMNS = #names, VALUES = each "value", ROW = row,
+    BEGIN = texts and "sheet.readers[0] = sheet.readers[0] + 1" or "",
+    END = texts and "sheet.readers[0] = sheet.readers[0] - 1" or "",
   })
   local make = assert(require("_G").load(text, "=dblink/rows.lua"))(open, ffi.string)
   for _ = 1, 3 do make(nil, memory) end -- LuaJIT compiles each of the first closures for itself, then for all
