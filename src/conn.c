@@ -143,12 +143,40 @@ int dbl_conn_is_free(lua_State *L, Conn *c)
     return 0;
 }
 
+void dbl_conn_push_wait(lua_State *L, int i)
+{
+    dbl_getuservalue(L, i);
+    lua_getfield(L, -1, "wait");
+    lua_remove(L, -2);
+}
+
+void dbl_conn_use(lua_State *L, Conn *c, int i)
+{
+    int how = lua_gettop(L);
+    dbl_getuservalue(L, i);
+    lua_pushvalue(L, how);
+    lua_setfield(L, -2, "wait");
+    lua_getfield(L, how, "plain");
+    c->plain = (unsigned char)lua_toboolean(L, -1);
+    lua_setfield(L, -2, "plain");
+    lua_getfield(L, how, "check");
+    c->asks = !lua_isnil(L, -1);
+    lua_settop(L, how - 1);
+}
+
+/* core.use(conn, how): from now on the connection waits so. */
+static int use(lua_State *L)
+{
+    lua_settop(L, 2);
+    dbl_conn_use(L, dbl_conn_any(L, 1), 1);
+    return 0;
+}
+
 /* 0 with nil and an error object pushed, where its wait says that one cannot wait here. */
 static int can_wait(lua_State *L, int i)
 {
     int top = lua_gettop(L);
-    dbl_getuservalue(L, i);
-    lua_getfield(L, -1, "wait");
+    dbl_conn_push_wait(L, i);
     lua_getfield(L, -1, "check");
     lua_call(L, 0, 2);
     if (!lua_toboolean(L, -2))
@@ -526,6 +554,7 @@ static int conn_sever(lua_State *L)
 const luaL_Reg dbl_conn_functions[] = {
     {"sever", conn_sever},
     {"loops", loops     },
+    {"use",   use       },
     {NULL,    NULL      },
 };
 

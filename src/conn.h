@@ -119,6 +119,11 @@ int dbl_conn_is_still(lua_State *L, Conn *c); /* it may be occupied */
 void dbl_conn_hold(lua_State *L, Conn *c);
 int dbl_conn_is_held(lua_State *L, Conn *c);
 
+/* Pushes the wait of the connection at stack index i.  From now on it waits as the table on the
+ * top says, which is popped: C may block in place for it where that is `plain`. */
+void dbl_conn_push_wait(lua_State *L, int i);
+void dbl_conn_use(lua_State *L, Conn *c, int i);
+
 /* The same for a verb that sends: no cancel request is under way either. */
 Conn *dbl_conn_ready(lua_State *L, int i);
 int dbl_conn_is_ready(lua_State *L, Conn *c, int i);

@@ -156,15 +156,6 @@ static int hold(lua_State *L)
     return 0;
 }
 
-/* core.set_wait(conn, plain, asks): whether C may wait in place for it, and whether
- * its wait is asked before. */
-static int set_wait(lua_State *L)
-{
-    dbl_conn_any(L, 1)->plain = (unsigned char)lua_toboolean(L, 2);
-    dbl_conn_any(L, 1)->asks = (unsigned char)lua_toboolean(L, 3);
-    return 0;
-}
-
 /* core.set_deadline(conn, deadline or nil), on the clock of core.now. */
 static int set_deadline(lua_State *L)
 {
@@ -247,7 +238,6 @@ static const luaL_Reg functions[] = {
     {"let_run",      let_run      },
     {"is_held",      is_held      },
     {"hold",         hold         },
-    {"set_wait",     set_wait     },
     {"set_deadline", set_deadline },
     {"set_limit",    set_limit    },
     {"again",        again        },

@@ -151,6 +151,11 @@ Crowd *dbl_crowd(lua_State *L, int i)
     return luaL_checkudata(L, i, CROWD);
 }
 
+int dbl_crowd_watch(Crowd *w, int fd, int need)
+{
+    return !w->closed && fd >= 0 && crowd_set(w, fd, need);
+}
+
 int dbl_crowd_more(Crowd *w)
 {
     return w->ready > 0 ? w->fds[--w->ready] : -1;
@@ -187,7 +192,7 @@ static int crowd_watch(lua_State *L)
 {
     Crowd *w = dbl_crowd(L, 1);
     int fd = (int)luaL_checkinteger(L, 2), need = dbl_events(luaL_checkstring(L, 3));
-    lua_pushboolean(L, !w->closed && fd >= 0 && crowd_set(w, fd, need));
+    lua_pushboolean(L, dbl_crowd_watch(w, fd, need));
     return 1;
 }
 

@@ -11,6 +11,9 @@ typedef struct Crowd Crowd;
 /* The crowd at stack index i; raises if it is none. */
 Crowd *dbl_crowd(lua_State *L, int i);
 
+/* From now on it looks for these events of fd, and no others; whether it can. */
+int dbl_crowd_watch(Crowd *w, int fd, int need);
+
 /* The next descriptor that is known to be ready; -1 when all were told.  The same, but waits for
  * one: -1 at the deadline, or -2 when a signal came. */
 int dbl_crowd_more(Crowd *w);

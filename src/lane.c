@@ -2,10 +2,12 @@
  * lane.c -- the items of a gather, and those that wait for the same connection.
  *
  * A connection that was given is a lane, known by the number of the first item that names it.
- * Its items are asked one after the other.  While all goes well that needs no Lua: for all
- * connections of a crowd that are ready, in one call, the result that has come is put away
- * and the next item is asked.  What Lua has to see leaves that call: the last result of a
- * lane, an error, a wait for something else, a deadline.
+ * Its items are asked one after the other.  While all goes well that needs no Lua: in one call
+ * as many lanes are begun as may run; and for all connections of a crowd that are ready, in
+ * one call, the result that has come is put away and the next item is asked.  What Lua has to
+ * see leaves these calls: an error, a wait that has an end, a result that is waited for.
+ *
+ * While it is under way the connection waits as the run does.
  *
  * The functions of a run share what it is about as upvalues.  So the stack is free for a
  * query: the connection at 1, its item at 2.
@@ -27,6 +29,9 @@ typedef struct Item {
     int asked;  /* of a lane: the one under way, or 0 */
     int last; /* of a lane: the last one that waits; once it is over, the lane that was over before */
     int ended; /* which item was the first to end, the second, ... */
+    unsigned char adopted; /* of a lane: its connection waits as the run does */
+    unsigned char held;    /* of one that is: somebody had waited for its connection before */
+    unsigned char alone;   /* of one that is: Lua has nothing for it */
 } Item;
 
 typedef struct Lanes {
@@ -34,8 +39,9 @@ typedef struct Lanes {
     int next;        /* the first that was not begun */
     int ended;       /* how many are over */
     int each;        /* Lua has to see each result */
-    int waiting;     /* how many lanes wait for their descriptors */
-    int over;        /* the last lane that serve has seen to its end, or 0 */
+    int alone;       /* how many lanes are */
+    int waiting;     /* how many wait for their descriptors */
+    int over;        /* the last one, not alone, that serve has seen to its end, or 0 */
     int resting;     /* the collector is, */
     size_t bearable; /* as long as Lua has fewer bytes */
     Item item[];
@@ -48,9 +54,12 @@ enum {
     RESULTS = lua_upvalueindex(3), /* by the item's number */
     CONNS = lua_upvalueindex(4),   /* of lanes by number */
     TEXTS = lua_upvalueindex(5),   /* by the item's number, its SQL where it has nothing else */
-    SHARED = 5,
-    CROWD = lua_upvalueindex(6), /* of serve alone */
-    HANDS = lua_upvalueindex(7), /* by descriptor, who waits for it: a lane's number, or another */
+    WAITS = lua_upvalueindex(6),   /* of lanes that were adopted, their own; [0]: the run's */
+    SHARED = 6,
+    CROWD = lua_upvalueindex(7), /* of launch and serve alone */
+    HANDS = lua_upvalueindex(8), /* by descriptor, who waits for it: a lane's number, or another */
+    WATCHED = lua_upvalueindex(9), /* by descriptor, the events that the crowd looks for */
+    SERVING = 9,
     SERVE = lua_upvalueindex(2), /* of serve_at_rest, which has LANES besides */
 };
 
@@ -161,32 +170,85 @@ static int lanes_first(lua_State *L)
     return 0;
 }
 
-/* lanes.next(): the number of the next item to begin; if it is of a lane, its number, its
- * connection, and whether that is open, and held.  Those before it wait, since something is under way on
- * their lanes. */
-static int lanes_next(lua_State *L)
+static int number_of(const Lanes *l, const Item *lane)
 {
-    Lanes *l = get_lanes(L);
-    while (l->next <= l->count) {
-        int i = l->next++;
+    return (int)(lane - l->item);
+}
+
+static void replace_by_conn(lua_State *L, const Lanes *l, const Item *lane)
+{
+    lua_settop(L, 0);
+    lua_rawgeti(L, CONNS, number_of(l, lane));
+}
+
+/* The lane's connection, left at 1, from now on waits as the run does. */
+static void adopt(lua_State *L, const Lanes *l, Item *lane)
+{
+    replace_by_conn(L, l, lane);
+    lane->held = dbl_conn_is_held(L, lane->conn) != 0;
+    dbl_conn_push_wait(L, 1);
+    lua_rawseti(L, WAITS, number_of(l, lane));
+    lua_rawgeti(L, WAITS, 0);
+    lane->adopted = 1;
+    dbl_conn_use(L, lane->conn, 1);
+}
+
+/* It waits as before; whoever waited for it within the run does so no more. */
+static void give_back(lua_State *L, Lanes *l, Item *lane)
+{
+    if (!lane->adopted)
+        return;
+    l->alone -= lane->alone;
+    lane->adopted = lane->alone = 0;
+    if (!lane->held)
+        lane->conn->held = 0;
+    replace_by_conn(L, l, lane);
+    lua_rawgeti(L, WAITS, number_of(l, lane));
+    dbl_conn_use(L, lane->conn, 1);
+}
+
+/* The next item to begin, 0 where there is none.  Those before it wait, since something is
+ * under way on their lanes. */
+static int find_next(Lanes *l)
+{
+    for (; l->next <= l->count; l->next++) {
+        int i = l->next;
         Item *lane = &l->item[l->item[i].lane];
-        if (!l->item[i].lane || !lane->asked) {
-            lane->asked = lane->last = i;
-            lua_pushinteger(L, i);
-            if (!l->item[i].lane)
-                return 1;
-            lua_pushinteger(L, l->item[i].lane);
-            lua_rawgeti(L, CONNS, l->item[i].lane);
-            lua_pushboolean(L, dbl_conn_is_open(lane->conn));
-            if (!dbl_conn_is_held(L, lane->conn))
-                return 4;
-            lua_pushboolean(L, 1);
-            return 5;
-        }
+        if (!l->item[i].lane || !lane->asked)
+            return i;
         l->item[lane->last].after = i;
         lane->last = i;
     }
     return 0;
+}
+
+/* Begins it: its lane, NULL where it has none. */
+static Item *begin(lua_State *L, Lanes *l)
+{
+    int i = l->next++;
+    if (!l->item[i].lane)
+        return NULL;
+    Item *lane = &l->item[l->item[i].lane];
+    lane->asked = lane->last = i;
+    adopt(L, l, lane);
+    return lane;
+}
+
+/* lanes.next(): the number of the next item, which is begun; if it is of a lane, its number and
+ * its connection. */
+static int lanes_next(lua_State *L)
+{
+    Lanes *l = get_lanes(L);
+    int i = find_next(l);
+    if (i == 0)
+        return 0;
+    const Item *lane = begin(L, l);
+    lua_pushinteger(L, i);
+    if (!lane)
+        return 1;
+    lua_pushinteger(L, number_of(l, lane));
+    lua_pushvalue(L, 1);
+    return 3;
 }
 
 static int advance(Lanes *l, Item *lane)
@@ -203,6 +265,43 @@ static int lanes_over(lua_State *L)
     if (lane)
         l->over = l->item[lane].last;
     return push_number(L, lane);
+}
+
+/* lanes.running(lane): the first lane after that one (0: of all) that is under way. */
+static int lanes_running(lua_State *L)
+{
+    const Lanes *l = get_lanes(L);
+    for (int i = (int)luaL_checkinteger(L, 1) + 1; i >= 1 && i <= l->count; i++)
+        if (l->item[i].adopted)
+            return push_number(L, i);
+    return 0;
+}
+
+/* lanes.alone(): how many are under way and Lua has nothing for them.  lanes.take(lane): from now
+ * on it has: the number of the item that is under way, and the connection. */
+static int lanes_alone(lua_State *L)
+{
+    lua_pushinteger(L, get_lanes(L)->alone);
+    return 1;
+}
+
+static int lanes_take(lua_State *L)
+{
+    Lanes *l = get_lanes(L);
+    Item *lane = check_lane(L, l, 1);
+    l->alone -= lane->alone;
+    lane->alone = 0;
+    lua_pushinteger(L, lane->asked);
+    lua_rawgeti(L, CONNS, number_of(l, lane));
+    return 2;
+}
+
+/* lanes.give_back(lane): its connection is the caller's again. */
+static int lanes_give_back(lua_State *L)
+{
+    Lanes *l = get_lanes(L);
+    give_back(L, l, check_lane(L, l, 1));
+    return 0;
 }
 
 /* lanes.item(lane): the number of the item that is under way.  lanes.advance(lane): the item
@@ -249,10 +348,21 @@ static int push_vain(lua_State *L)
     return 1;
 }
 
+/* Has the crowd look for what a connection needs; whether it can. */
+static int watch(lua_State *L, Crowd *w, const Conn *c, int need)
+{
+    int fd = PQsocket(c->pg);
+    if (!dbl_crowd_watch(w, fd, need))
+        return 0;
+    dbl_push_events(L, need);
+    lua_rawseti(L, WATCHED, fd);
+    return 1;
+}
+
 /* Asks the lane's item, for the connection at 1, and goes on with it if it was asked: 0 when
- * all that is left to do is to wait for what is being watched, else how many values Lua has
- * to see. */
-static int proceed(lua_State *L, Lanes *l, Item *lane, int asked, int watched)
+ * all that is left to do is to wait for what the crowd w looks for (watched: it does already),
+ * else how many values Lua has to see. */
+static int proceed(lua_State *L, Lanes *l, Item *lane, int asked, Crowd *w, int watched)
 {
     Conn *c = lane->conn;
     for (;;) {
@@ -269,7 +379,8 @@ static int proceed(lua_State *L, Lanes *l, Item *lane, int asked, int watched)
             lua_settop(L, 1);
         }
         int need = dbl_step(c);
-        if (need && need == watched && !c->over && dbl_wake(c) >= DBL_NEVER) {
+        if (need && w && !c->over && dbl_wake(c) >= DBL_NEVER &&
+            (need == watched || watch(L, w, c, need))) {
             c->held = DBL_HELD_BY_RUN;
             l->waiting++;
             return 0;
@@ -295,18 +406,12 @@ static int proceed(lua_State *L, Lanes *l, Item *lane, int asked, int watched)
     }
 }
 
-static void replace_by_conn(lua_State *L, Lanes *l, Item *lane)
-{
-    lua_settop(L, 0);
-    lua_rawgeti(L, CONNS, (int)(lane - l->item));
-}
-
-static int arrive(lua_State *L, Lanes *l, Item *lane, int watched)
+static int arrive(lua_State *L, Lanes *l, Item *lane, Crowd *w)
 {
     replace_by_conn(L, l, lane);
     l->waiting--;
     if (dbl_has_waited(lane->conn))
-        return proceed(L, l, lane, 1, watched);
+        return proceed(L, l, lane, 1, w, lane->conn->need);
     return push_vain(L);
 }
 
@@ -319,26 +424,56 @@ static int lanes_ask(lua_State *L)
     Lanes *l = get_lanes(L);
     Item *lane = check_lane(L, l, 1);
     replace_by_conn(L, l, lane);
-    return proceed(L, l, lane, 0, 0);
+    return proceed(L, l, lane, 0, NULL, 0);
 }
 
 static int lanes_arrived(lua_State *L)
 {
     Lanes *l = get_lanes(L);
-    return arrive(L, l, check_lane(L, l, 1), 0);
+    return arrive(L, l, check_lane(L, l, 1), NULL);
 }
 
 /* Whether nothing but this lane's end has come, and nothing can begin for it: Lua hears of it
- * later, by lanes.over. */
+ * later, by lanes.over, or never where it has nothing for it. */
 static int note_over(lua_State *L, Lanes *l, Item *lane, int fd, int pushed)
 {
     if (pushed != 1 || lane->asked || l->next <= l->count)
         return 0;
-    lane->last = l->over;
-    l->over = (int)(lane - l->item);
+    if (!lane->alone) {
+        lane->last = l->over;
+        l->over = number_of(l, lane);
+    }
+    give_back(L, l, lane);
     lua_pushnil(L);
     lua_rawseti(L, HANDS, fd);
     return 1;
+}
+
+/* launch(most): begins lanes, so many at most with those that are alone, in the order of their
+ * items, up to an item that is of no open connection.  If Lua has to see something of one: its
+ * number and what has come of it, as by lanes.ask. */
+static int launch(lua_State *L)
+{
+    Lanes *l = get_lanes(L);
+    Crowd *w = dbl_crowd(L, CROWD);
+    double most = luaL_checknumber(L, 1);
+    for (int i; l->alone < most && (i = find_next(l)) != 0;) {
+        Item *lane = &l->item[l->item[i].lane];
+        if (!l->item[i].lane || !dbl_conn_is_open(lane->conn))
+            break;
+        begin(L, l);
+        l->alone++;
+        lane->alone = 1;
+        lua_pushinteger(L, number_of(l, lane));
+        lua_rawseti(L, HANDS, PQsocket(lane->conn->pg));
+        int pushed = proceed(L, l, lane, 0, w, 0);
+        if (pushed > 0) {
+            lua_pushinteger(L, number_of(l, lane));
+            lua_insert(L, -1 - pushed);
+            return 1 + pushed;
+        }
+    }
+    return 0;
 }
 
 /* serve(fd [, deadline]): serves the lane that waits for fd, which is ready (nil: none is), and
@@ -359,7 +494,7 @@ static int serve(lua_State *L)
             lua_rawgeti(L, HANDS, fd);
             if (lua_type(L, -1) == LUA_TNUMBER) {
                 Item *lane = check_lane(L, l, -1);
-                pushed = arrive(L, l, lane, lane->conn->need);
+                pushed = arrive(L, l, lane, w);
                 if (lane->conn->tells)
                     turns = 0; /* on_notice may have roused somebody */
                 l->resting = l->resting && dbl_rest_on(L, l->bearable);
@@ -397,22 +532,26 @@ static void push_shared(lua_State *L)
         lua_pushvalue(L, lua_upvalueindex(i));
 }
 
-/* lanes.server(crowd, hands): the function that serves.  Lua may get twice what it has while
- * the collector rests. */
+/* lanes.server(crowd, hands, watched, wait): the function that launches and the one that serves,
+ * for a run that waits so.  Lua may get twice what it has while the collector rests. */
 static int lanes_server(lua_State *L)
 {
     dbl_crowd(L, 1);
-    luaL_checktype(L, 2, LUA_TTABLE);
-    lua_settop(L, 2);
+    for (int i = 2; i <= 4; i++)
+        luaL_checktype(L, i, LUA_TTABLE);
+    lua_settop(L, 4);
+    lua_rawseti(L, WAITS, 0);
     get_lanes(L)->bearable = 2 * ((size_t)lua_gc(L, LUA_GCCOUNT, 0) << 10);
-    push_shared(L);
-    lua_pushvalue(L, 1);
-    lua_pushvalue(L, 2);
-    lua_pushcclosure(L, serve, SHARED + 2);
+    for (int functions = 0; functions < 2; functions++) {
+        push_shared(L);
+        for (int i = 1; i <= 3; i++)
+            lua_pushvalue(L, i);
+        lua_pushcclosure(L, functions == 0 ? launch : serve, SERVING);
+    }
     lua_pushvalue(L, LANES);
     lua_insert(L, -2);
     lua_pushcclosure(L, serve_at_rest, 2);
-    return 1;
+    return 2;
 }
 
 /* core.lanes(list, each): the functions of a run, and its results, yet to come; each: Lua has
@@ -420,19 +559,23 @@ static int lanes_server(lua_State *L)
 static int lanes_new(lua_State *L)
 {
     static const luaL_Reg functions[] = {
-        {"check",   lanes_check  },
-        {"add",     lanes_add    },
-        {"first",   lanes_first  },
-        {"next",    lanes_next   },
-        {"item",    lanes_item   },
-        {"advance", lanes_advance},
-        {"over",    lanes_over   },
-        {"finish",  lanes_finish },
-        {"ended",   lanes_ended  },
-        {"ask",     lanes_ask    },
-        {"arrived", lanes_arrived},
-        {"server",  lanes_server },
-        {NULL,      NULL         },
+        {"check",     lanes_check    },
+        {"add",       lanes_add      },
+        {"first",     lanes_first    },
+        {"next",      lanes_next     },
+        {"running",   lanes_running  },
+        {"alone",     lanes_alone    },
+        {"take",      lanes_take     },
+        {"item",      lanes_item     },
+        {"advance",   lanes_advance  },
+        {"over",      lanes_over     },
+        {"give_back", lanes_give_back},
+        {"finish",    lanes_finish   },
+        {"ended",     lanes_ended    },
+        {"ask",       lanes_ask      },
+        {"arrived",   lanes_arrived  },
+        {"server",    lanes_server   },
+        {NULL,        NULL           },
     };
     luaL_checktype(L, 1, LUA_TTABLE);
     int count = (int)dbl_rawlen(L, 1), each = lua_toboolean(L, 2);
@@ -451,6 +594,7 @@ static int lanes_new(lua_State *L)
     lua_pushvalue(L, 2);
     lua_newtable(L);
     lua_createtable(L, count, 0);
+    lua_newtable(L);
     dbl_setfuncs(L, functions, SHARED);
     lua_pushvalue(L, 2);
     return 2;

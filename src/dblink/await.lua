@@ -75,12 +75,8 @@ function await.settle(conn)
   return waiting(s, drive, conn)
 end
 
--- From now on the connection waits so.
-function await.use(conn, how)
-  local s = state(conn)
-  s.wait, s.plain = how, how.plain
-  core.set_wait(conn, how.plain, how.check ~= nil)
-end
+-- await.use(conn, how): from now on the connection waits so.
+await.use = core.use
 
 local function flush(conn, how, token)
   while conn:events() == "rw" do
@@ -134,7 +130,8 @@ end
 -- Where that does not succeed within the grace time the connection is given up:
 -- nil and an error.
 function await.stop(conn)
-  local last, pause = now() + (state(conn).grace or await.grace), FIRST_PAUSE
+  local s = state(conn)
+  local last, pause = now() + (s.grace or s.wait.grace or await.grace), FIRST_PAUSE
   local there, gone = await.still(conn)
   if not there then return nil, gone end
   local limit = core.set_limit(conn, nil)

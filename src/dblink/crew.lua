@@ -35,10 +35,10 @@ local function wake(self, hand, value, why)
   hand.parked, hand.value, hand.why = false, value, why
 end
 
--- Who waits for it.
+-- Who waits for it. Lanes have a hand from when they need one.
 local function hand_at(self, fd)
-  local hand = self.by_fd[fd]
-  return self.of_lane[hand] or hand
+  local who = self.by_fd[fd]
+  return type(who) == "number" and self.hand_of(who, fd) or who
 end
 
 local function set_deadline(self, hand, seconds)
@@ -113,7 +113,7 @@ local function make_wait(self)
 end
 
 local function pass(fd) return fd end -- where there are no lanes
-local function none() end
+local function none() return 0 end
 
 function crew.new(outer)
   if outer.check then
@@ -123,8 +123,8 @@ function crew.new(outer)
   local crowd, err = core.crowd()
   if not crowd then return nil, err end
   local self = setmetatable({
-    outer = outer, crowd = crowd, by_fd = {}, of_lane = {}, watched = {}, timed = {}, earliest = math.huge,
-    serve = pass, reap = none, ready = {}, first = 1, last = 0, alive = 0, entered = {},
+    outer = outer, crowd = crowd, by_fd = {}, watched = {}, timed = {}, earliest = math.huge,
+    serve = pass, alone = none, reap = none, ready = {}, first = 1, last = 0, alive = 0, entered = {},
   }, crew)
   self.wait = make_wait(self)
   local gate = crowd:getfd()
@@ -154,15 +154,14 @@ function crew:spawn(f, ...)
   return hand
 end
 
--- A new hand without a coroutine, for a lane (lane.c), which self.serve serves: begin(job) is
--- called at the next turn, and when it is roused, or late; react(job, ...) with what it says;
--- self.reap retires those that were served to their end.
-function crew:attend(lane, begin, react, job)
-  local hand = { lane = lane, begin = begin, react = react, job = job, queued = true, fd = false, over = false }
-  self.of_lane[lane] = hand
-  self.ready[self.last + 1] = hand
-  self.last, self.alive = self.last + 1, self.alive + 1
-  return hand
+-- A hand without a coroutine, for a lane (lane.c) that waits for fd, or for nothing: begin(job)
+-- is called when it is roused, or late; react(job, ...) with what self.serve says of it. Lanes
+-- need none as long as all goes well: self.serve serves them, self.alone() tells how many there
+-- are, self.hand_of(lane, fd) gives one its hand, and self.reap() takes those away that were
+-- served to their end.
+function crew:attend(lane, fd, begin, react, job)
+  self.alive = self.alive + 1
+  return { lane = lane, begin = begin, react = react, job = job, fd = fd }
 end
 
 function crew:watch(hand, fd, events, seconds)
@@ -300,7 +299,7 @@ function crew:run(deadline, enough)
   deadline = deadline or math.huge
   while true do
     run_ready(self)
-    if self.alive == 0 or (enough and enough()) then return true end
+    if (self.alive == 0 and self.alone() == 0) or (enough and enough()) then return true end
     if deadline < math.huge and now() >= deadline then return false end
     look(self, deadline)
     if self.earliest < math.huge then ring_alarms(self) end

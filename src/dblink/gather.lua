@@ -102,32 +102,19 @@ local function new_run(list, options, each)
   local how = find_wait(lanes.first(), options)
   local hands, err = crew.new(how)
   if not hands then return nil, err end
-  hands.serve = lanes.server(hands.crowd, hands.by_fd)
   local self = setmetatable({
     list = list, n = results.n, options = options, crew = hands, how = how,
     deadline = options.timeout and now() + options.timeout, limit = options.limit or math.huge,
-    grace = options.grace, swift = not (how.enter or options.on_progress),
+    swift = not (how.enter or options.on_progress),
     decided = false, -- nothing more is to begin
-    lanes = lanes, active = 0, given = {}, held = {}, graces = {}, live = {}, results = results, errors = {}, first = 1,
+    lanes = lanes, active = 0, live = {}, jobs = {}, results = results, errors = {}, first = 1,
   }, run)
+  hands.wait.grace = options.grace
+  self.launch, hands.serve = lanes.server(hands.crowd, hands.by_fd, hands.watched, hands.wait)
+  hands.alone = lanes.alone
   function hands.reap() return self:reap() end
+  function hands.hand_of(lane, fd) return self:job_of(lane, fd).hand end
   return self
-end
-
--- Connections that were given wait as the crew does while the run lasts.
-function run:adopt(conn, held)
-  local s = state(conn)
-  self.given[conn], self.held[conn] = s.wait, held
-  if self.grace then self.graces[conn], s.grace = s.grace, self.grace end
-  await.use(conn, self.crew.wait)
-end
-
-function run:give_back(conn)
-  local was = self.given[conn]
-  self.given[conn] = nil
-  if self.grace then state(conn).grace = self.graces[conn] end
-  if not self.held[conn] then core.hold(conn, false) end -- whoever waited on it did so in a hand
-  await.use(conn, was)
 end
 
 -- The answer to item i, once.
@@ -174,7 +161,10 @@ end
 
 local function release(self, job)
   self.live[job] = nil
-  if job.conn then self:give_back(job.conn) end
+  if job.lane then
+    self.jobs[job.lane] = nil
+    self.lanes.give_back(job.lane)
+  end
   self.active = self.active - 1
 end
 
@@ -216,7 +206,7 @@ local function work(self, job, finish)
 end
 
 -- The same work on a connection that was given needs no coroutine as long as all goes
--- well: lane.c does it. From where it does not, a coroutine goes on.
+-- well, nor Lua: lane.c does it. From where it does not, a coroutine goes on.
 local function hand_over(self, job, finish)
   self.crew:retire(job.hand)
   job.hand = self.crew:spawn(work, self, job, finish)
@@ -247,17 +237,16 @@ end
 
 -- Those lanes that were served to their end are left; nothing is to begin then.
 function run:reap()
-  local hands, over = self.crew, self.lanes.over
-  local lane = over()
+  local lane = self.lanes.over()
   while lane do
-    local hand = hands.of_lane[lane]
-    hands:retire(hand)
-    release(self, hand.job)
-    lane = over()
+    local job = self.jobs[lane]
+    self.crew:retire(job.hand)
+    release(self, job)
+    lane = self.lanes.over()
   end
 end
 
--- Asks its item; or it was roused, or late.
+-- It was roused, or is late; or is asked again, after a coroutine.
 local function begin(job)
   local self = job.run
   if job.asked then return react(job, self.lanes.arrived(job.lane)) end
@@ -266,26 +255,52 @@ local function begin(job)
   react(job, self.lanes.ask(job.lane))
 end
 
+-- The job of a lane that is under way; it is made when it is first asked for.
+function run:job_of(lane, fd)
+  local job = self.jobs[lane]
+  if not job then
+    local i, conn = self.lanes.take(lane)
+    job = { i = i, lane = lane, conn = conn, run = self, hand = false, asked = true }
+    self.jobs[lane], self.live[job] = job, true
+    self.active = self.active + 1
+    job.hand = self.crew:attend(lane, fd or conn:getfd(), begin, react, job)
+  end
+  return job
+end
+
 function run:attend(job)
   job.asked = false
-  job.hand = self.crew:attend(job.lane, begin, react, job)
+  job.hand = self.crew:attend(job.lane, nil, begin, react, job)
+  self.crew:rouse(job.hand)
+end
+
+-- The next job, which is no lane's alone; whether there was one.
+local function start_one(self)
+  local i, lane, conn = self.lanes.next()
+  if not i then return false end
+  local job = { i = i, lane = lane, conn = conn, run = self, hand = false, asked = false }
+  self.active = self.active + 1
+  self.live[job] = true
+  if lane then self.jobs[lane] = job end
+  job.hand = self.crew:spawn(work, self, job)
+  return true
+end
+
+local function launched(self, lane, ...)
+  if not lane then return false end
+  react(self:job_of(lane), ...)
+  return true
 end
 
 -- Starts as many as may run.
 function run:start()
-  while self.active < self.limit and not self.decided do
-    local i, lane, conn, open, held = self.lanes.next()
-    if not i then return end
-    local job = { i = i, lane = lane, conn = conn, run = self, hand = false, asked = false }
-    self.active = self.active + 1
-    self.live[job] = true
-    if conn then self:adopt(conn, held) end
-    if open and self.swift then
-      self:attend(job)
-    else
-      job.hand = self.crew:spawn(work, self, job)
-    end
-  end
+  if self.starting then return end
+  self.starting = true
+  repeat
+    local more = self.swift and not self.decided and launched(self, self.launch(self.limit - self.active))
+    if not more and self.active + self.lanes.alone() < self.limit and not self.decided then more = start_one(self) end
+  until not more
+  self.starting = false
 end
 
 -- Calls one off that runs. What is a hand's alone ends at once; on a connection that
@@ -310,7 +325,11 @@ function run:stop(kind, message, limit)
   if self.stopped then return end
   self.stopped, self.decided = true, true
   if self.alarm then self.crew:dismiss(self.alarm) end
-  local live = {}
+  local live, lane = {}, self.lanes.running(0)
+  while lane do
+    self:job_of(lane)
+    lane = self.lanes.running(lane)
+  end
   for job in pairs(self.live) do live[#live + 1] = job end
   table.sort(live, function(a, b) return a.i < b.i end)
   for _, job in ipairs(live) do self:call_off(job, core.failure(kind, message)) end
@@ -323,7 +342,11 @@ end
 function run:close()
   if self.closed then return end
   self.closed = true
-  for conn in pairs(self.given) do self:give_back(conn) end
+  local lane = self.lanes.running(0)
+  while lane do
+    self.lanes.give_back(lane)
+    lane = self.lanes.running(lane)
+  end
   self.crew:close()
 end
 
@@ -346,6 +369,7 @@ function run:is_over()
 end
 
 function run:go(enough)
+  self:start()
   return self.crew:run(self.deadline, enough)
 end
 
@@ -364,7 +388,6 @@ function gather.gather(list, options)
   options = read_options(options, OF_GATHER)
   local self, err = new_run(list, options)
   if not self then return nil, err end
-  self:start()
   if options.on_error == "cancel" then
     self:advance(function() return self.failed end)
     if self.failed and not self:is_over() then self:stop("cancelled", "another query of the run failed") end
@@ -380,7 +403,6 @@ function gather.as_completed(list, options)
   options = read_options(options, OF_MANY)
   local self, err = new_run(list, options, true)
   if not self then error(err, 0) end
-  self:start()
   local function another() return self.lanes.ended(self.first) end
   -- In Lua 5.1 a loop's iterator cannot yield: all the waiting is done before the loop
   if not (protect.native or self.how.plain) then self:advance() end
@@ -420,7 +442,6 @@ local function new_race(list, options)
 end
 
 local function best(self)
-  self:start()
   self:advance(function() return self.won or self:is_over() end)
   if not self:is_over() then self:stop("cancelled", "another answer came first") end
   self:close()
