@@ -23,7 +23,8 @@
 #include "send.h"
 
 typedef struct Item {
-    Conn *conn; /* of a lane */
+    Conn *conn;      /* of a lane */
+    const char *sql; /* what it asks, where it has nothing else */
     int lane;   /* the first item with its connection; 0: none was given */
     int after;  /* the one that waits for it to be over; 0: none does */
     int asked;  /* of a lane: the one under way, or 0 */
@@ -37,6 +38,7 @@ typedef struct Item {
 typedef struct Lanes {
     int count;       /* of the items */
     int next;        /* the first that was not begun */
+    int texts;       /* how many different sql there are */
     int ended;       /* how many are over */
     int each;        /* Lua has to see each result */
     int alone;       /* how many lanes are */
@@ -53,7 +55,7 @@ enum {
     LIST = lua_upvalueindex(2),    /* of {where, sql, ...} */
     RESULTS = lua_upvalueindex(3), /* by the item's number */
     CONNS = lua_upvalueindex(4),   /* of lanes by number */
-    TEXTS = lua_upvalueindex(5),   /* by the item's number, its SQL where it has nothing else */
+    TEXTS = lua_upvalueindex(5),   /* keeps what the items' sql are */
     WAITS = lua_upvalueindex(6),   /* of lanes that were adopted, their own; [0]: the run's */
     SHARED = 6,
     CROWD = lua_upvalueindex(7), /* of launch and serve alone */
@@ -118,7 +120,20 @@ static void give_lane(lua_State *L, Lanes *l, Conn *c, int i, int item)
     l->item[item].lane = lane;
 }
 
-/* Looks at item i: 0 where Lua has to.  One that has SQL and nothing else is not looked at again. */
+/* Notes that the item on which its SQL, on the top, lies asks that alone: it is not looked at again. */
+static void note_text(lua_State *L, Lanes *l, Item *item)
+{
+    size_t size;
+    item->sql = lua_tolstring(L, -1, &size);
+    if (memchr(item->sql, '\0', size)) {
+        item->sql = NULL;
+    } else if (item->sql != item[-1].sql) { /* often it is */
+        lua_pushvalue(L, -1);
+        lua_rawseti(L, TEXTS, ++l->texts);
+    }
+}
+
+/* Looks at item i: 0 where Lua has to. */
 static int look_at(lua_State *L, Lanes *l, int i)
 {
     lua_settop(L, 0);
@@ -131,10 +146,8 @@ static int look_at(lua_State *L, Lanes *l, int i)
     if (!c || c->closed || lua_type(L, 3) != LUA_TSTRING)
         return 0;
     give_lane(L, l, c, 2, i);
-    if (is_bare(L, 1, 2)) {
-        lua_pushvalue(L, 3);
-        lua_rawseti(L, TEXTS, i);
-    }
+    if (is_bare(L, 1, 2))
+        note_text(L, l, &l->item[i]);
     return 1;
 }
 
@@ -348,6 +361,19 @@ static int push_vain(lua_State *L)
     return 1;
 }
 
+/* Asks the lane's item, for the connection at 1: 1, or 0 as dbl_ask. */
+static int ask(lua_State *L, const Lanes *l, const Item *lane)
+{
+    const char *sql = l->item[lane->asked].sql;
+    if (sql)
+        return dbl_ask_text(L, lane->conn, sql, strlen(sql));
+    lua_rawgeti(L, LIST, lane->asked);
+    if (!dbl_ask(L, lane->conn, 2))
+        return 0;
+    lua_settop(L, 1);
+    return 1;
+}
+
 /* Has the crowd look for what a connection needs; whether it can. */
 static int watch(lua_State *L, Crowd *w, const Conn *c, int need)
 {
@@ -369,14 +395,8 @@ static int proceed(lua_State *L, Lanes *l, Item *lane, int asked, Crowd *w, int 
         if (c->closed)
             return push_vain(L);
         if (!asked) {
-            lua_rawgeti(L, TEXTS, lane->asked);
-            if (lua_isnil(L, 2)) {
-                lua_settop(L, 1);
-                lua_rawgeti(L, LIST, lane->asked);
-            }
-            if (!dbl_ask(L, c, 2))
+            if (!ask(L, l, lane))
                 return 2;
-            lua_settop(L, 1);
         }
         int need = dbl_step(c);
         if (need && w && !c->over && dbl_wake(c) >= DBL_NEVER &&
@@ -592,9 +612,8 @@ static int lanes_new(lua_State *L)
     l->each = each;
     lua_pushvalue(L, 1);
     lua_pushvalue(L, 2);
-    lua_newtable(L);
-    lua_createtable(L, count, 0);
-    lua_newtable(L);
+    for (int tables = 0; tables < 3; tables++)
+        lua_newtable(L);
     dbl_setfuncs(L, functions, SHARED);
     lua_pushvalue(L, 2);
     return 2;

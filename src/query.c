@@ -166,10 +166,21 @@ static int is_statement(lua_State *L)
     return is_marked(L, 2, "dblink_statement") ? 2 : 0;
 }
 
+/* As the connection's habits are. */
+static Query plain_query(const Conn *c)
+{
+    return (Query){
+        .deadline = DBL_NEVER,
+        .budget = c->budget,
+        .reading = c->habits,
+        .shape = c->habits & DBL_READ_ARRAYS ? DBL_ROW_ARRAY : DBL_ROW_NAMED,
+        .binary = -1,
+    };
+}
+
 void dbl_query_read(lua_State *L, const Conn *c, int first, Query *q)
 {
-    *q = (Query){.deadline = DBL_NEVER, .budget = c->budget, .reading = c->habits, .binary = -1};
-    q->shape = q->reading & DBL_READ_ARRAYS ? DBL_ROW_ARRAY : DBL_ROW_NAMED;
+    *q = plain_query(c);
     q->params = lua_gettop(L) - 2;
     int type = lua_type(L, 2);
     if (type == LUA_TTABLE)
@@ -317,12 +328,8 @@ static void note_null(lua_State *L, int conn, int null)
     lua_pop(L, 1);
 }
 
-void dbl_query_begin(lua_State *L, Conn *c, const Query *q, int goal)
+static void begin(Conn *c, const Query *q, const char *sql, size_t size, int goal)
 {
-    size_t size;
-    if (q->statement)
-        lua_rawgeti(L, q->statement, DBL_STATEMENT_SQL);
-    const char *sql = lua_tolstring(L, q->statement ? -1 : 2, &size);
     dbl_conn_begin(c, sql, size, goal);
     c->reading = (unsigned char)q->reading;
     c->own_null = q->null != 0;
@@ -331,6 +338,24 @@ void dbl_query_begin(lua_State *L, Conn *c, const Query *q, int goal)
     c->most = q->budget;
     if (c->most)
         PQsetSingleRowMode(c->pg);
+}
+
+void dbl_query_begin(lua_State *L, Conn *c, const Query *q, int goal)
+{
+    size_t size;
+    if (q->statement)
+        lua_rawgeti(L, q->statement, DBL_STATEMENT_SQL);
+    const char *sql = lua_tolstring(L, q->statement ? -1 : 2, &size);
+    begin(c, q, sql, size, goal);
     if (q->null)
         note_null(L, 1, q->null);
+}
+
+int dbl_query_text(lua_State *L, Conn *c, const char *sql, size_t size, int goal)
+{
+    Query q = plain_query(c);
+    if (!PQsendQuery(c->pg, sql))
+        return fail(L, c);
+    begin(c, &q, sql, size, goal);
+    return 1;
 }

@@ -50,6 +50,9 @@ int dbl_query_is_cacheable(lua_State *L, const Conn *c, const Query *q);
 /* From now on the connection, at stack index 1, is about this query, just sent. */
 void dbl_query_begin(lua_State *L, Conn *c, const Query *q, int goal);
 
+/* All of that at once, for SQL alone, in which there is no NUL: sends it and begins. */
+int dbl_query_text(lua_State *L, Conn *c, const char *sql, size_t size, int goal);
+
 /* What a statement keeps of the dbl_binary_traits of its results, negative as they are;
  * and which format is asked for then, or of SQL that has no such habit (-1).  The values
  * are the same in either, so it is text where the session has settings that the binary

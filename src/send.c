@@ -93,9 +93,30 @@ static int run(lua_State *L, Conn *c, Query *q, int (*take)(lua_State *, Conn *)
     return settle(L, c, take);
 }
 
+int dbl_ask_text(lua_State *L, Conn *c, const char *sql, size_t size)
+{
+    if (!dbl_conn_is_ready(L, c, 1))
+        return 0;
+    c->again = 0;
+    return dbl_query_text(L, c, sql, size, DBL_GOAL_LAST);
+}
+
+/* The SQL at index 2, where it is all that is there. */
+static const char *sql_alone(lua_State *L, size_t *size)
+{
+    if (lua_gettop(L) != 2 || lua_type(L, 2) != LUA_TSTRING)
+        return NULL;
+    const char *sql = lua_tolstring(L, 2, size);
+    return memchr(sql, '\0', *size) ? NULL : sql;
+}
+
 int dbl_ask(lua_State *L, Conn *c, int first)
 {
     Query q;
+    size_t size;
+    const char *sql = sql_alone(L, &size);
+    if (sql)
+        return dbl_ask_text(L, c, sql, size);
     if (!read_query(L, c, first, &q))
         return 0;
     c->again = 0;

@@ -11,6 +11,9 @@
  * is to be cached first. */
 int dbl_ask(lua_State *L, Conn *c, int first);
 
+/* The same for SQL alone, in which there is no NUL. */
+int dbl_ask_text(lua_State *L, Conn *c, const char *sql, size_t size);
+
 extern const luaL_Reg dbl_send_functions[];
 
 #endif
