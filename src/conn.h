@@ -43,32 +43,22 @@ enum {
 
 enum { DBL_WAS_BLOCKING = 1, DBL_WAS_NONBLOCKING };
 
+/* What every query touches comes first, and so lies together. */
 typedef struct Conn {
-    const void *mark; /* by which we know our own */
-    PGconn *pg;       /* NULL: closed, or still connecting */
-    Attempt *attempt; /* while connecting */
-    PGresult *kept;   /* on its way to Lua: nothing is lost when Lua raises */
-    PGresult *whole;  /* of rows that come one by one, under a budget */
-    char *line;       /* likewise, of a COPY */
-    int line_size;    /* -1: there was the last one */
-    unsigned copies;  /* how many were served: the number of the last one */
-    Notes notices, notifications;
-    Memory memory;
-    Request *requests;         /* to cancel, that are or were under way */
-    const dblink_hooks *hooks; /* of the host, or NULL */
-    double deadline;           /* of the operation under way, or DBL_NEVER */
-    double last;               /* the deadline of the last query */
-    double limit;              /* of all that goes on until it is lifted: a transaction's */
-    size_t budget;             /* bytes that the rows of a query may have, or 0 */
-    size_t most, bytes;        /* the same of the query under way, and how many they have */
-    lua_Integer clock;         /* counts the uses of cached statements */
-    unsigned codecs;           /* counts the changes of its codecs */
-    unsigned turn;             /* counts what begins: a stream knows by it that its time is over */
-    unsigned puts;             /* counts what was put into pipelines */
-    unsigned born;             /* the fork generation it was opened in */
-    int lane;                  /* its number in the gather that it was last given to */
-    unsigned char goal;        /* DBL_GOAL_... */
-    unsigned char need;        /* what the last step wanted */
+    const void *mark;    /* by which we know our own */
+    PGconn *pg;          /* NULL: closed, or still connecting */
+    Attempt *attempt;    /* while connecting */
+    PGresult *kept;      /* on its way to Lua: nothing is lost when Lua raises */
+    Request *requests;   /* to cancel, that are or were under way */
+    double deadline;     /* of the operation under way, or DBL_NEVER */
+    double last;         /* the deadline of the last query */
+    double limit;        /* of all that goes on until it is lifted: a transaction's */
+    size_t budget;       /* bytes that the rows of a query may have, or 0 */
+    size_t most, bytes;  /* the same of the query under way, and how many they have */
+    unsigned turn;       /* counts what begins: a stream knows by it that its time is over */
+    unsigned born;       /* the fork generation it was opened in */
+    unsigned char goal;  /* DBL_GOAL_... */
+    unsigned char need;  /* what the last step wanted */
     unsigned char closed;
     unsigned char fresh;     /* sent just now: nothing can have arrived yet */
     unsigned char again;     /* the next query is another try of the last, within its time */
@@ -94,6 +84,17 @@ typedef struct Conn {
     unsigned char reading;   /* how those of this query are */
     unsigned char own_null;  /* this query has a `null` of its own */
     char sql[96];            /* how the query under way begins, for error messages */
+    PGresult *whole;         /* of rows that come one by one, under a budget */
+    char *line;              /* likewise, of a COPY */
+    int line_size;           /* -1: there was the last one */
+    unsigned copies;         /* how many were served: the number of the last one */
+    Notes notices, notifications;
+    Memory memory;
+    const dblink_hooks *hooks; /* of the host, or NULL */
+    lua_Integer clock;         /* counts the uses of cached statements */
+    unsigned codecs;           /* counts the changes of its codecs */
+    unsigned puts;             /* counts what was put into pipelines */
+    int lane;                  /* its number in the gather that it was last given to */
 } Conn;
 
 /* A new connection, closed yet, on the top of the stack. */
