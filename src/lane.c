@@ -46,12 +46,12 @@ typedef struct Lanes {
     int over;        /* the last one, not alone, that serve has seen to its end, or 0 */
     int resting;     /* the collector is, */
     size_t bearable; /* as long as Lua has fewer bytes */
-    Item item[];
+    Item *item;      /* from 1 on; not Lua's memory: for so much its collector would run at once */
 } Lanes;
 
 /* What the functions share. */
 enum {
-    LANES = lua_upvalueindex(1),   /* its item[] from 1 on */
+    LANES = lua_upvalueindex(1),   /* the Lanes */
     LIST = lua_upvalueindex(2),    /* of {where, sql, ...} */
     RESULTS = lua_upvalueindex(3), /* by the item's number */
     CONNS = lua_upvalueindex(4),   /* of lanes by number */
@@ -574,6 +574,35 @@ static int lanes_server(lua_State *L)
     return 2;
 }
 
+static int lanes_free(lua_State *L)
+{
+    Lanes *l = lua_touserdata(L, 1);
+    dbl_free(l->item);
+    memset(l, 0, sizeof *l);
+    return 0;
+}
+
+/* Pushes the lanes of so many items. */
+static void push_lanes(lua_State *L, int count, int each)
+{
+    static const luaL_Reg meta[] = {
+        {"__gc", lanes_free},
+        {NULL,   NULL      },
+    };
+    size_t size = ((size_t)count + 1) * sizeof(Item);
+    Lanes *l = dbl_newbare(L, sizeof *l);
+    memset(l, 0, sizeof *l);
+    dbl_newclass(L, "dblink.lanes", meta, NULL);
+    lua_setmetatable(L, -2);
+    l->item = dbl_alloc(dbl_memory(L), size);
+    if (!l->item)
+        luaL_error(L, "not enough memory");
+    memset(l->item, 0, size);
+    l->count = count;
+    l->next = 1;
+    l->each = each;
+}
+
 /* core.lanes(list, each): the functions of a run, and its results, yet to come; each: Lua has
  * to see each result. */
 static int lanes_new(lua_State *L)
@@ -599,17 +628,12 @@ static int lanes_new(lua_State *L)
     };
     luaL_checktype(L, 1, LUA_TTABLE);
     int count = (int)dbl_rawlen(L, 1), each = lua_toboolean(L, 2);
-    size_t size = sizeof(Lanes) + ((size_t)count + 1) * sizeof(Item);
     lua_settop(L, 1);
     lua_createtable(L, count, 1);
     lua_pushinteger(L, count);
     lua_setfield(L, 2, "n");
     lua_newtable(L);
-    Lanes *l = lua_newuserdata(L, size);
-    memset(l, 0, size);
-    l->count = count;
-    l->next = 1;
-    l->each = each;
+    push_lanes(L, count, each);
     lua_pushvalue(L, 1);
     lua_pushvalue(L, 2);
     for (int tables = 0; tables < 3; tables++)
