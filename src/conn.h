@@ -45,20 +45,20 @@ enum { DBL_WAS_BLOCKING = 1, DBL_WAS_NONBLOCKING };
 
 /* What every query touches comes first, and so lies together. */
 typedef struct Conn {
-    const void *mark;    /* by which we know our own */
-    PGconn *pg;          /* NULL: closed, or still connecting */
-    Attempt *attempt;    /* while connecting */
-    PGresult *kept;      /* on its way to Lua: nothing is lost when Lua raises */
-    Request *requests;   /* to cancel, that are or were under way */
-    double deadline;     /* of the operation under way, or DBL_NEVER */
-    double last;         /* the deadline of the last query */
-    double limit;        /* of all that goes on until it is lifted: a transaction's */
-    size_t budget;       /* bytes that the rows of a query may have, or 0 */
-    size_t most, bytes;  /* the same of the query under way, and how many they have */
-    unsigned turn;       /* counts what begins: a stream knows by it that its time is over */
-    unsigned born;       /* the fork generation it was opened in */
-    unsigned char goal;  /* DBL_GOAL_... */
-    unsigned char need;  /* what the last step wanted */
+    const void *mark;   /* by which we know our own */
+    PGconn *pg;         /* NULL: closed, or still connecting */
+    Attempt *attempt;   /* while connecting */
+    PGresult *kept;     /* on its way to Lua: nothing is lost when Lua raises */
+    Request *requests;  /* to cancel, that are or were under way */
+    double deadline;    /* of the operation under way, or DBL_NEVER */
+    double last;        /* the deadline of the last query */
+    double limit;       /* of all that goes on until it is lifted: a transaction's */
+    size_t budget;      /* bytes that the rows of a query may have, or 0 */
+    size_t most, bytes; /* the same of the query under way, and how many they have */
+    unsigned turn;      /* counts what begins: a stream knows by it that its time is over */
+    unsigned born;      /* the fork generation it was opened in */
+    unsigned char goal; /* DBL_GOAL_... */
+    unsigned char need; /* what the last step wanted */
     unsigned char closed;
     unsigned char fresh;     /* sent just now: nothing can have arrived yet */
     unsigned char again;     /* the next query is another try of the last, within its time */

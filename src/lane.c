@@ -25,11 +25,11 @@
 typedef struct Item {
     Conn *conn;      /* of a lane */
     const char *sql; /* what it asks, where it has nothing else */
-    int lane;   /* the first item with its connection; 0: none was given */
-    int after;  /* the one that waits for it to be over; 0: none does */
-    int asked;  /* of a lane: the one under way, or 0 */
+    int lane;        /* the first item with its connection; 0: none was given */
+    int after;       /* the one that waits for it to be over; 0: none does */
+    int asked;       /* of a lane: the one under way, or 0 */
     int last; /* of a lane: the last one that waits; once it is over, the lane that was over before */
-    int ended; /* which item was the first to end, the second, ... */
+    int ended;             /* which item was the first to end, the second, ... */
     unsigned char adopted; /* of a lane: its connection waits as the run does */
     unsigned char held;    /* of one that is: somebody had waited for its connection before */
     unsigned char alone;   /* of one that is: Lua has nothing for it */
@@ -124,13 +124,14 @@ static void give_lane(lua_State *L, Lanes *l, Conn *c, int i, int item)
 static void note_text(lua_State *L, Lanes *l, Item *item)
 {
     size_t size;
-    item->sql = lua_tolstring(L, -1, &size);
-    if (memchr(item->sql, '\0', size)) {
-        item->sql = NULL;
-    } else if (item->sql != item[-1].sql) { /* often it is */
+    const char *sql = lua_tolstring(L, -1, &size);
+    if (sql != item[-1].sql) { /* often it is */
+        if (memchr(sql, '\0', size))
+            return;
         lua_pushvalue(L, -1);
         lua_rawseti(L, TEXTS, ++l->texts);
     }
+    item->sql = sql;
 }
 
 /* Looks at item i: 0 where Lua has to. */
@@ -517,7 +518,6 @@ static int serve(lua_State *L)
                 pushed = arrive(L, l, lane, w);
                 if (lane->conn->tells)
                     turns = 0; /* on_notice may have roused somebody */
-                l->resting = l->resting && dbl_rest_on(L, l->bearable);
                 if (pushed == 0 || note_over(L, l, lane, fd, pushed))
                     continue;
             }
@@ -525,6 +525,7 @@ static int serve(lua_State *L)
             lua_insert(L, -1 - pushed);
             return 1 + pushed;
         }
+        l->resting = l->resting && dbl_rest_on(L, l->bearable);
         if (turns-- > 0 && l->waiting > 0 && (deadline >= DBL_NEVER || dbl_now() < deadline))
             fd = dbl_crowd_next(w, deadline);
     } while (fd >= 0);
