@@ -1,3 +1,4 @@
+local core = require "dblink.core"
 local dblink = require "dblink"
 local protect = require "dblink.protect"
 local own = require "support.loops" ["a host's own"]
@@ -345,6 +346,31 @@ for where, way in pairs(ways) do
     end)
   end)
 end
+
+describe("a transaction whose time comes while a stream that was left in it is stopped", function()
+  it("is told as rolled back, since it was", function()
+    local late
+    local slow = { forget = function() end }
+    function slow.wait(fd, events, seconds)
+      while late and core.now() < late do end
+      return core.poll(fd, events, seconds)
+    end
+    local conn, name = server.connect(nil, { wait = slow }), server.name "account"
+    assert(conn:query("create table " .. name .. " (a int)"))
+    local res, err = conn:transaction(function()
+      assert(conn:query("insert into " .. name .. " values (1)"))
+      assert(conn:rows "select generate_series(1, 10000000)":next())
+      late = core.now() + 0.1
+      return "done"
+    end, { timeout = 0.1 })
+    assert.is_nil(res)
+    assert.is_truthy(err.sqlstate == "25P02" or err.kind == "timeout")
+    assert.equal("idle", conn:transaction_status())
+    assert.equal(0, assert(conn:query("select count(*)::int from " .. name))(1, 1))
+    assert(conn:query("drop table " .. name))
+    conn:close()
+  end)
+end)
 
 describe("transactions of coroutines on one connection", function()
   it("must end in order", function()

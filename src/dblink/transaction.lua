@@ -58,6 +58,7 @@ end
 
 -- true, or nil and why it could not be committed.
 local function commit(conn, sql, undo)
+  if core.is_occupied(conn) then state(conn).occupant:close(true) end -- to stop a stream fails the transaction
   local status = conn:transaction_status()
   if status == "idle" then
     core.set_limit(conn, nil)
@@ -70,7 +71,6 @@ local function commit(conn, sql, undo)
     err = core.failure("timeout", "the transaction took longer than its timeout")
   else
     ok, err = conn:query(sql)
-    if ok and ok.command == "ROLLBACK" then ok, err = nil, in_failed_transaction() end -- a stream was left in it
     if not ok and err.connection_lost and sql == "commit" and status ~= "unknown" then
       err.message = err.message .. " (nobody knows whether the transaction was committed)"
     elseif not ok and err.kind == "timeout" then
