@@ -244,7 +244,6 @@ for where, way in pairs(ways) do
     end)
 
     sentence("is not committed after its time, nor tried again", function()
-      local core = require "dblink.core"
       local res, err = conn:transaction(function()
         assert(insert(1))
         repeat until core.overdue(conn)
