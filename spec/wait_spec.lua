@@ -203,6 +203,23 @@ for _, loop in ipairs(loops) do
       holder:close()
     end)
 
+    it("goes on when the server ends a connection, and another has its number", function()
+      if loop.missing then return pending(loop.missing) end
+      local answers = {}
+      loop.run(function()
+        for i = 1, 3 do
+          local conn = connect(loop)
+          local none, err = conn:query "select pg_terminate_backend(pg_backend_pid())"
+          answers[i] = none == nil and err.connection_lost
+          local other = connect(loop)
+          answers[3 + i] = other:query("select $1::int", i)(1, 1)
+          other:close()
+          conn:close()
+        end
+      end)
+      assert.same({ true, true, true, 1, 2, 3 }, answers)
+    end)
+
     it("leaves nothing behind when a program just ends, or closes when its loop is over", function()
       if loop.missing then return pending(loop.missing) end
       if type(loop.wait) == "table" then return end -- a table cannot be handed to another program

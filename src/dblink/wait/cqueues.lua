@@ -1,18 +1,18 @@
 -- The wait of a coroutine in a cqueues controller.
 --
 -- A controller keeps a descriptor registered after the poll; that one is closed
--- unannounced stops the whole loop ("Bad file descriptor"). Hence forget.
+-- unannounced stops the whole loop ("Bad file descriptor"). libpq does so where a
+-- connection is lost, so what was waited for is cancelled at once.
 local cqueues = require "cqueues"
 
 local poll, cancel = cqueues.poll, cqueues.cancel
 
 local function wait(fd, events, seconds)
   local what = { pollfd = fd, events = events }
-  if seconds == nil then
-    poll(what)
-  elseif poll(what, seconds) ~= what then
-    return nil, "timeout"
-  end
+  local woken
+  if seconds then woken = poll(what, seconds) else woken = poll(what) end
+  cancel(fd)
+  if seconds and woken ~= what then return nil, "timeout" end
   return true
 end
 
