@@ -315,6 +315,18 @@ describe("the codecs on offer", function()
     c:close()
   end)
 
+  it("seconds with a fraction, where the locale's numbers have a comma", function()
+    local given = tonumber -- as 5.1's is then
+    _G.tonumber = function(value, ...) return not tostring(value):find(".", 1, true) and given(value, ...) or nil end
+    local fine, span, moment = pcall(function()
+      return codecs.interval.decode "-00:00:01.25", codecs.timestamp.decode "2024-01-01 00:00:59.999999"
+    end)
+    _G.tonumber = given
+    assert(fine, span)
+    assert.equal(-1.25, span.seconds)
+    assert.equal(59.999999, moment.sec)
+  end)
+
   it("range", function()
     check("int4range", codecs.range "int4", {
       { "[1,5)", { lower = 1, upper = 5, lower_inc = true, upper_inc = false } },

@@ -65,13 +65,19 @@ static int bytea_text(lua_State *L, const Type *type, const char *s, size_t size
     return good;
 }
 
-/* One byte; the NUL is nothing. */
+/* One byte; the NUL is nothing, and what is no ASCII is written as the server does (from 15 on). */
 static int char_binary(lua_State *L, const Type *type, const char *s, size_t size)
 {
     (void)type;
     if (size != 1)
         return 0;
-    lua_pushlstring(L, s, *s ? 1 : 0);
+    unsigned c = (unsigned char)*s;
+    const char octal_text[] = {'\\', (char)('0' + (c >> 6)), (char)('0' + (c >> 3 & 7)),
+                               (char)('0' + (c & 7))};
+    if (c > 127)
+        lua_pushlstring(L, octal_text, sizeof octal_text);
+    else
+        lua_pushlstring(L, s, c ? 1 : 0);
     return 1;
 }
 

@@ -41,9 +41,13 @@ local function offset_text(offset)
   return ("%s%02d:%02d:%02d"):format(offset < 0 and "-" or "+", math.floor(s / 3600), math.floor(s / 60) % 60, s % 60)
 end
 
+-- "-1.5": of a point Lua 5.1's tonumber makes what the locale says.
 local function seconds_of(text)
-  local s = tonumber(text)
-  return text:find(".", 1, true) and s or int(s)
+  local sign, whole, fraction = text:match "^([+-]?)(%d*)%.?(%d*)$"
+  if not whole then return nil end
+  local s = number(whole) or 0
+  if fraction ~= "" then s = (s * 10 ^ #fraction + number(fraction)) / 10 ^ #fraction end
+  return sign == "-" and -s or s
 end
 
 -- Any of date, time, timestamp, with or without a zone.
