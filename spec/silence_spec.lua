@@ -152,6 +152,50 @@ for _, way in ipairs(WAYS) do
       assert.equal("timeout", err.kind, tostring(err))
     end
 
+    -- What a transaction says whose COMMIT meets the silence, and how many rows it has left; leave: what was left in it.
+    local function commit_into_silence(leave)
+      local admin, name = server.connect(nil, { wait = how }), server.name "silent"
+      assert(admin:query("create table " .. name .. " (a int)"))
+      local conn = assert(connect())
+      local ok, err = conn:transaction(function()
+        assert(conn:query("insert into " .. name .. " values (1)"))
+        if leave then leave(conn) end
+        relay "hush 0"
+        obeyed()
+        relay "hold"
+        return true
+      end, { timeout = 0.3 })
+      conn:close()
+      relay "kill"
+      assert.is_nil(ok)
+      assert.is_true(err.connection_lost)
+      server.until_true(function() -- its session has come to its end
+        return admin:query([[select not exists (select from pg_locks where relation = $1::regclass)]], name)(1, 1)
+      end)
+      local rows = admin:query("select count(*)::int from " .. name)(1, 1)
+      assert(admin:query("drop table " .. name))
+      admin:close()
+      return err.message, rows
+    end
+
+    it("is no answer to a COMMIT: nobody knows", function()
+      run(function()
+        local message, rows = commit_into_silence()
+        assert.matches("nobody knows whether the transaction was committed", message, 1, true)
+        assert.equal(1, rows)
+      end)
+    end)
+
+    it("comes before the COMMIT where a stream is left in the transaction: all know", function()
+      run(function()
+        local message, rows = commit_into_silence(function(conn)
+          assert(conn:rows "select generate_series(1, 10000000)":next())
+        end)
+        assert.not_matches("nobody knows", message, 1, true)
+        assert.equal(0, rows)
+      end)
+    end)
+
     for _, name in ipairs(names) do
       it("ends by its timeout: " .. name, function()
         run(function()

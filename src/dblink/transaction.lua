@@ -79,6 +79,7 @@ local function commit(conn, sql, undo)
   end
   if ok then return true end
   roll_back(conn, undo)
+  err.connection_lost = conn:status() ~= "ok"
   return nil, err
 end
 
