@@ -152,7 +152,7 @@ for _, way in ipairs(WAYS) do
       assert.equal("timeout", err.kind, tostring(err))
     end
 
-    -- What a transaction says whose COMMIT meets the silence, and how many rows it has left; leave: what was left in it.
+    -- What a transaction says whose COMMIT meets the silence, and how many rows are there; leave: does more in it.
     local function commit_into_silence(leave)
       local admin, name = server.connect(nil, { wait = how }), server.name "silent"
       assert(admin:query("create table " .. name .. " (a int)"))
