@@ -3,8 +3,10 @@ local core = require "dblink.core"
 local crew = require "dblink.crew"
 local poll = require "dblink.wait.poll"
 local protect = require "dblink.protect"
-local own = require "support.loops" ["a host's own"]
+local loops = require "support.loops"
 local server = require "support.server"
+
+local own = loops["a host's own"]
 
 describe("dblink.pool", function()
   local pool, admin
@@ -414,6 +416,31 @@ describe("dblink.pool", function()
     assert.equal(990, stats.waits)
     assert.is_true(stats.mean_wait > 0 and stats.longest_wait >= stats.mean_wait)
   end)
+
+  for _, loop in ipairs(loops) do
+    if loop.spawn then
+      it("hands what comes back to a gather, too, by " .. loop.name, function()
+        if loop.missing then return pending(loop.missing) end
+        new { max = 1, wait = loop.wait }
+        local answer, in_time
+        loop.run(function()
+          local lease, other = assert(pool:acquire()), server.connect(nil, { wait = loop.wait })
+          loop.spawn(function()
+            local results = dblink.gather({ { pool, "select 'mine'" } }, { wait = loop.wait })
+            answer = results[1] and results[1](1, 1)
+          end)
+          while pool:stats().waiting == 0 do other:query "select pg_sleep(0.01)" end
+          lease:release()
+          for _ = 1, 200 do
+            if not answer then other:query "select pg_sleep(0.01)" end
+          end
+          in_time = answer
+          other:close()
+        end)
+        assert.equal("mine", in_time)
+      end)
+    end
+  end
 
   it("lets wait no more than max_waiting, and no longer than acquire_timeout", function()
     new { max = 1, max_waiting = 2, acquire_timeout = 0.4 } -- to connect is part of it

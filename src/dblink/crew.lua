@@ -70,6 +70,13 @@ local function forget(self, fd)
   self.crowd:forget(fd)
 end
 
+-- Something was done for a hand: whoever did it may be outside of the crew, while that sleeps.
+local function call_in(self)
+  local gate = self.gate
+  self.gate = nil
+  if gate then self.outer.forget(gate) end
+end
+
 -- The wait of a crew's hands. Where they can vanish they do so all at once (abandon).
 local function make_wait(self)
   local how = {}
@@ -90,7 +97,9 @@ local function make_wait(self)
   function how.forget(fd)
     forget(self, fd)
     local hand = hand_at(self, fd)
-    if hand then wake(self, hand, true) end
+    if not hand then return end
+    wake(self, hand, true)
+    call_in(self)
   end
   function how.self()
     self.running.permit = nil
@@ -107,7 +116,12 @@ local function make_wait(self)
     return sleep(hand)
   end
   function how.unpark(hand)
-    if hand.parked then wake(self, hand, true) else hand.permit = true end
+    if not hand.parked then
+      hand.permit = true
+      return
+    end
+    wake(self, hand, true)
+    call_in(self)
   end
   return how
 end
@@ -255,11 +269,13 @@ local function wait_outside(self, seconds)
       gate = self.bell:getfd()
     end
   end
+  self.gate = gate
   if self.token then
     self.outer.wait(gate, "r", seconds, self.token)
   else
     self.outer.wait(gate, "r", seconds)
   end
+  self.gate = nil
 end
 
 local function look(self, deadline)
