@@ -51,6 +51,7 @@ describe("dblink.array", function()
     end
     assert.error_matches(function() dblink.array({}, "mood") end, "%$1::mood%[%]")
     assert.error_matches(function() dblink.array({}, 1007) end, "array of unknown type")
+    assert.error_matches(function() dblink.array({}, {}) end, "bad argument 'type' to array")
   end)
 
   it("holds what parameters can be", function()

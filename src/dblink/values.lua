@@ -46,11 +46,12 @@ local UNKNOWN = {}
 -- What is known of an element type: its name, its array's OID, an encoder.
 local function find_type(given)
   if given == nil then return UNKNOWN end
-  local of = given
-  if type(given) == "string" or type(given) == "number" then of = core.type(ALIASES[given] or given) end
+  local named = type(given) == "string" or type(given) == "number"
+  local of = named and core.type(ALIASES[given] or given) or given
   if type(of) ~= "table" or not of.array or of.is_array then
+    if not named then core.misuse "bad argument 'type' to array (a name, an OID or a codec expected)" end
     core.misuse(("array of unknown type '%s': leave the type out and write $1::%s[] in SQL, or give a codec")
-      :format(tostring(given), tostring(given)))
+      :format(given, given))
   end
   return of
 end
