@@ -9,6 +9,7 @@ local VALUES = [==[select 1 as i, 'a"b\c' || chr(10) || 'ü' as t, true as b, nu
   E'a\nb' as nl, E'a\rb' as cr, '\x00ff'::bytea as by, array['\x01'::bytea] as ba,
   date '2024-01-01' as d, ''::text as e, array[]::int[] as ea, array[true, false] as bo,
   9223372036854775807::int8 as big, array['{"c": 1}'::jsonb] as ja, 'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11'::uuid as u,
+  '[0:1][-2:-2]={{1},{2}}'::int[] as lb,
   1000000000000000::int8 as e15, array[0.5::float8, 'infinity'] as fa, false as "q""q"]==]
 
 describe("a result", function()

@@ -152,6 +152,28 @@ static int add_element(Sink *sink, int depth, const char *s, size_t size)
     return 1;
 }
 
+/* "[0:2]=", before an array literal, where a dimension does not begin at 1. */
+static void write_bounds(lua_State *L, Text *t, Cell cell)
+{
+    int dimensions = cell.size < 12 ? 0 : (int)dbl_get32(cell.value), usual = 1;
+    if (dimensions < 1 || dimensions > DBL_ARRAY_DEPTH || cell.size < 12 + 8 * dimensions)
+        return;
+    const char *s = cell.value + 12;
+    for (int i = 0; i < dimensions; i++)
+        usual &= dbl_get32(s + 8 * i + 4) == 1;
+    for (int i = 0; i < dimensions && !usual; i++, s += 8) {
+        long long lower = (int)dbl_get32(s + 4);
+        dbl_text_char(L, t, '[');
+        char *to = dbl_text_room(L, t, 2 * DBL_DIGITS);
+        size_t size = (size_t)dbl_write_integer(to, lower);
+        to[size++] = ':';
+        t->used += size + (size_t)dbl_write_integer(to + size, lower + dbl_get32(s) - 1);
+        dbl_text_char(L, t, ']');
+    }
+    if (!usual)
+        dbl_text_char(L, t, '=');
+}
+
 static int write_array(lua_State *L, Text *t, Text *scratch, const Plan *p, const Column *c,
                        Cell cell, int json)
 {
@@ -159,6 +181,8 @@ static int write_array(lua_State *L, Text *t, Text *scratch, const Plan *p, cons
         {L,          p->type, open_list, add_element, close_list},
         t, scratch, c->binary, json, {0}
     };
+    if (c->binary && !json)
+        write_bounds(L, t, cell);
     return (c->binary ? dbl_walk_binary : dbl_walk_text)(&l.sink, cell.value, (size_t)cell.size);
 }
 
