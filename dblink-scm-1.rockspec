@@ -53,6 +53,7 @@ build = {
         "src/result.c",
         "src/row.c",
         "src/send.c",
+        "src/serve.c",
         "src/sheet.c",
         "src/stream.c",
         "src/text.c",

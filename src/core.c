@@ -16,7 +16,6 @@
 #include "escape.h"
 #include "fail.h"
 #include "hooks.h"
-#include "lane.h"
 #include "literal.h"
 #include "lookup.h"
 #include "notify.h"
@@ -30,6 +29,7 @@
 #include "result.h"
 #include "row.h"
 #include "send.h"
+#include "serve.h"
 #include "sheet.h"
 #include "text.h"
 #include "stream.h"
@@ -286,7 +286,7 @@ int luaopen_dblink_core(lua_State *L)
         dbl_copy_functions,  dbl_notify_functions,  dbl_hooks_functions,   dbl_crowd_functions,
         dbl_pair_functions,  dbl_literal_functions, dbl_stream_functions,  dbl_pipeline_functions,
         dbl_relay_functions, dbl_direct_functions,  dbl_lookup_functions,  dbl_sheet_functions,
-        dbl_lane_functions,
+        dbl_serve_functions,
     };
     dbl_fail_open(L);
     dbl_null_open(L);
