@@ -48,7 +48,8 @@ describe("the verbs of a connection", function()
     local pool = dblink.pool { server.conninfo }
     local lease = assert(pool:acquire())
     local objects = {
-      connection = conn, statement = assert(conn:prepare "select 1"), stream = conn:rows "select 1",
+      connection = conn, statement = assert(conn:prepare "select 1"), result = conn:query "select 1",
+      stream = conn:rows "select 1",
       pipeline = assert(conn:pipeline()), pool = pool, lease = lease, writer = require "dblink.core".Writer,
       reader = require "dblink.core".Reader,
     }
@@ -56,7 +57,7 @@ describe("the verbs of a connection", function()
       local verbs = { "query", "json", "send_query", "get_result", "close", "rows", "prepare", "pipeline", "exec_all",
         "codec", "transaction", "listen", "unlisten", "notify", "notifications", "next_notification", "copy_in",
         "cancel", "reset", "status", "next", "columns", "describe", "acquire", "release", "with", "stats", "fill",
-        "resize", "drain", "write", "row", "finish", "fail", "line", "read" }
+        "resize", "drain", "write", "row", "finish", "fail", "line", "read", "all", "csv" }
       for _, verb in ipairs(verbs) do
         local f = object[verb]
         if type(f) == "function" and not (class == "reader" and verb == "rows") then

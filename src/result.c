@@ -365,7 +365,7 @@ Result *dbl_result_pieces(lua_State *L, PGresult **pg, int reading, int uservalu
 static Result *any_result(lua_State *L, int i)
 {
     Result *r = dbl_marked(L, i, classes, sizeof *r);
-    return r ? r : luaL_checkudata(L, i, CLASS);
+    return r ? r : dbl_check_self(L, i, CLASS);
 }
 
 Result *dbl_result(lua_State *L, int i)
