@@ -193,6 +193,10 @@ describe("dblink.gather", function()
     assert.error_matches(function()
       dblink.gather { { one, "select pg_sleep(60)" }, { two, "select 1", foo = 1 } }
     end, "unknown option 'foo'")
+    _, message = pcall(function()
+      dblink.gather { { one, "select pg_sleep(60)" }, { two, "select $1", print }, { two, "select 2" } }
+    end)
+    assert.matches("gather_spec.lua:%d+: parameter %$1: a function", message)
     assert.is_true(is_free(one))
     assert.is_true(is_free(two))
   end)

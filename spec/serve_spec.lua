@@ -205,7 +205,7 @@ describe("a lane of a gather", function()
         check()
       end
     end
-    pcall(dblink.gather, { { two, "select pg_sleep(60)" }, { two, "select 1", unknown = 1 } })
+    pcall(dblink.gather, { { two, "select pg_sleep(60)" }, { one, "select 1", unknown = 1 } })
     check()
     assert.equal(1, two:query "select 1"(1, 1))
   end)

@@ -181,6 +181,7 @@ local function work(self, job, finish)
   repeat
     local item = self.list[job.i]
     local res, err
+    job.asking = true
     if finish then
       res, err = finish(conn, item)
       finish = nil
@@ -194,6 +195,7 @@ local function work(self, job, finish)
     else
       res, err = ask_there(self, job, item)
     end
+    job.asking = false
     if err and job.why then
       job.why.connection_lost = err.connection_lost
       err = job.why
@@ -307,14 +309,17 @@ end
 -- was given the query is cancelled, for which the hand goes on.
 function run:call_off(job, why)
   job.why = why
-  if job.conn then
+  if job.conn and job.hand then
     core.set_deadline(job.conn, now())
-    self.crew:rouse(job.hand)
+    if job.hand.over then -- by what it raised
+      job.hand = self.crew:spawn(work, self, job, await.give_up)
+    else
+      self.crew:rouse(job.hand)
+    end
     return
   end
-  self.live[job] = nil
-  self.active = self.active - 1
-  self.crew:dismiss(job.hand)
+  release(self, job)
+  if job.hand then self.crew:dismiss(job.hand) end
   if job.own then job.own:close() end
   if job.note then pool.abandon(job.note) end
   self:finish(job.i, nil, why)
@@ -350,17 +355,28 @@ function run:close()
   self.crew:close()
 end
 
+-- Whether the error comes from an item that a hand has asked: there is nobody in a hand whose
+-- line it could have.
+local function is_misuse(self, err)
+  if type(err) ~= "string" or err:find "^[^\n]-:%d+: " then return false end
+  for job in pairs(self.live) do
+    if job.asking and job.hand and job.hand.over then return true end
+  end
+end
+
 -- Whatever goes wrong in our hands: nothing stays behind, and the error goes on.
 function run:abort(err)
+  local misuse = is_misuse(self, err)
   if not self.closed then
     self.options = {}
     pcall(self.stop, self, "cancelled", "the run was broken off", now() + await.grace)
     for job in pairs(self.live) do -- where memory ended, hands can be in disorder
-      self.crew:dismiss(job.hand)
+      if job.hand then self.crew:dismiss(job.hand) end
       if job.conn then job.conn:close() end
     end
     self:close()
   end
+  if misuse then core.misuse(err) end
   error(err, 0)
 end
 
