@@ -13,6 +13,14 @@
 #include <lauxlib.h>
 #include <lua.h>
 
+/* Marks what is called when something does not go well: what leads there lies apart from
+ * what runs all the time. */
+#if defined(__GNUC__)
+#define DBL_COLD __attribute__((cold))
+#else
+#define DBL_COLD
+#endif
+
 /* 1 where lua_Integer holds every int8; else a number is a double. */
 #define DBL_HAS_INTEGER (LUA_VERSION_NUM >= 503)
 

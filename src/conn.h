@@ -148,11 +148,11 @@ int dbl_conn_failed(const Conn *c);
 int dbl_conn_is_open(const Conn *c);
 
 /* nil and the error of a connection that is not open: still connecting, or why not. */
-int dbl_conn_fail(lua_State *L, Conn *c);
+DBL_COLD int dbl_conn_fail(lua_State *L, Conn *c);
 
 /* Ends the connection where it cannot be brought back to order.  libpq meets the
  * end of file and says so to whoever asks next. */
-void dbl_conn_sever(Conn *c);
+DBL_COLD void dbl_conn_sever(Conn *c);
 
 /* Closes the connection at stack index i without waiting: what runs on the server
  * is asked to stop, and the connection's wait to forget the socket. */

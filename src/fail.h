@@ -24,19 +24,19 @@
 
 /* Pushes an error object of that kind.  The message is formatted as by
  * lua_pushfstring; newlines at its end are dropped. */
-void dbl_push_error(lua_State *L, const char *kind, const char *format, ...);
+DBL_COLD void dbl_push_error(lua_State *L, const char *kind, const char *format, ...);
 
 /* Pushes the error object of a failed result: the server's fields where it
  * spoke; else libpq's text, of a connection that was lost if `lost`.  The result
  * stays the caller's, and must be in a box that Lua collects. */
-void dbl_push_result_error(lua_State *L, const PGresult *res, int lost);
+DBL_COLD void dbl_push_result_error(lua_State *L, const PGresult *res, int lost);
 
 /* Pushes libpq's own last error on this connection. */
-void dbl_push_conn_error(lua_State *L, const PGconn *pg);
+DBL_COLD void dbl_push_conn_error(lua_State *L, const PGconn *pg);
 
 /* nil and the error object of dbl_push_error, as a C function returns them. */
-int dbl_fail(lua_State *L, const char *kind, const char *format, ...);
-int dbl_fail_conn(lua_State *L, const PGconn *pg);
+DBL_COLD int dbl_fail(lua_State *L, const char *kind, const char *format, ...);
+DBL_COLD int dbl_fail_conn(lua_State *L, const PGconn *pg);
 
 /* The fields of a server's message: their codes and their names in Lua. */
 typedef struct Field {
@@ -51,10 +51,10 @@ void dbl_set_field(lua_State *L, const Field *f, const char *value);
 /* Raises what only a wrong program can cause, with the line of the caller who is
  * not of this library: our Lua verbs stand between the user and C. */
 int dbl_fail_home(lua_State *L); /* called by a Lua room: all in its folder are ours */
-int dbl_misuse(lua_State *L, const char *format, ...);
+DBL_COLD int dbl_misuse(lua_State *L, const char *format, ...);
 
 /* The same of what stands before a verb's colon, at index i: it should be one of that class. */
-int dbl_bad_self(lua_State *L, int i, const char *class);
+DBL_COLD int dbl_bad_self(lua_State *L, int i, const char *class);
 void *dbl_check_self(lua_State *L, int i, const char *class); /* the userdata there, if it is */
 
 /* The string at stack index i, or a misuse that names the argument. */

@@ -85,7 +85,7 @@ void dbl_result_values(lua_State *L, const PGresult *pg, int reading);
 Decoder dbl_unreadable;
 
 /* Raises the error of a value in this column that cannot be read. */
-int dbl_column_error(lua_State *L, const Column *c);
+DBL_COLD int dbl_column_error(lua_State *L, const Column *c);
 
 /* Whether its values are the bytes that came, or what a Reader makes of them. */
 int dbl_is_plain(const Column *c);
