@@ -208,7 +208,7 @@ local function work(self, job, finish)
 end
 
 -- The same work on a connection that was given needs no coroutine as long as all goes
--- well, nor Lua: lane.c does it. From where it does not, a coroutine goes on.
+-- well, nor Lua: serve.c does it. From where it does not, a coroutine goes on.
 local function hand_over(self, job, finish)
   self.crew:retire(job.hand)
   job.hand = self.crew:spawn(work, self, job, finish)
