@@ -149,6 +149,24 @@ static void read_table(lua_State *L, int i, Conninfo *info)
     }
 }
 
+/* Of a string libpq says it where it is read.  0 with nil and an error pushed. */
+static int check_keywords(lua_State *L, const Conninfo *info)
+{
+    PQconninfoOption **box = new_box(L);
+    *box = PQconninfoParse("", NULL); /* all that there are */
+    for (int i = 0; *box && i < info->count; i++) {
+        const PQconninfoOption *o = *box;
+        while (o->keyword && strcmp(o->keyword, info->keywords[i]) != 0)
+            o++;
+        if (!o->keyword) {
+            dbl_fail(L, DBL_USAGE, "invalid connection option \"%s\"", info->keywords[i]);
+            return 0;
+        }
+    }
+    lua_pop(L, 1);
+    return 1;
+}
+
 /* Of the encodings that no server has, a character's second byte may be that of a quote
  * or a backslash: what reads and writes arrays, COPY and JSON would take it for one. */
 static const char *find_unsafe(const Conninfo *info)
@@ -196,7 +214,7 @@ static int read_conninfo(lua_State *L, int i, Conninfo *info)
     if (lua_type(L, i) != LUA_TTABLE)
         return read_string(L, i, info);
     read_table(L, i, info);
-    return 1;
+    return check_keywords(L, info);
 }
 
 static const char *value_of(const Conninfo *info, const char *keyword, const char *variable)
