@@ -205,11 +205,11 @@ static int lanes_over(lua_State *L)
     return push_number(L, lane);
 }
 
-/* lanes.running(lane): the first lane after that one (0: of all) that is under way. */
+/* lanes.running(_, lane): the first lane after that one (0: of all) that is under way. */
 static int lanes_running(lua_State *L)
 {
     const Lanes *l = dbl_lanes(L);
-    for (int i = (int)luaL_checkinteger(L, 1) + 1; i >= 1 && i <= l->count; i++)
+    for (int i = (int)luaL_checkinteger(L, 2) + 1; i >= 1 && i <= l->count; i++)
         if (l->item[i].adopted)
             return push_number(L, i);
     return 0;

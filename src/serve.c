@@ -67,10 +67,8 @@ static int proceed(lua_State *L, Lanes *l, Item *lane, int asked, Crowd *w, int 
     for (;;) {
         if (c->closed)
             return push_vain(L);
-        if (!asked) {
-            if (!ask(L, l, lane))
-                return 2;
-        }
+        if (!asked && !ask(L, l, lane))
+            return 2;
         int need = dbl_step(c);
         if (need && w && !c->over && dbl_wake(c) >= DBL_NEVER &&
             (need == watched || watch(L, w, c, need))) {

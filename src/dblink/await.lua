@@ -186,10 +186,14 @@ function await.check_loop(conn, instead)
   core.misuse("a for loop of this Lua cannot wait in a coroutine: call " .. instead)
 end
 
--- Begins a verb in C: begin(conn, ...). What a stream, a pipeline or a COPY left
--- unfinished on the connection is ended before.
-function await.begin(begin, conn, ...)
+-- Ends what a stream, a pipeline or a COPY left unfinished on the connection.
+function await.vacate(conn)
   if core.is_occupied(conn) then state(conn).occupant:close(true) end
+end
+
+-- Begins a verb in C, after what was left unfinished: begin(conn, ...).
+function await.begin(begin, conn, ...)
+  await.vacate(conn)
   return begin(conn, ...)
 end
 

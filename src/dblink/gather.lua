@@ -239,12 +239,10 @@ end
 
 -- Those lanes that were served to their end are left; nothing is to begin then.
 function run:reap()
-  local lane = self.lanes.over()
-  while lane do
+  for lane in self.lanes.over do
     local job = self.jobs[lane]
     self.crew:retire(job.hand)
     release(self, job)
-    lane = self.lanes.over()
   end
 end
 
@@ -330,11 +328,8 @@ function run:stop(kind, message, limit)
   if self.stopped then return end
   self.stopped, self.decided = true, true
   if self.alarm then self.crew:dismiss(self.alarm) end
-  local live, lane = {}, self.lanes.running(0)
-  while lane do
-    self:job_of(lane)
-    lane = self.lanes.running(lane)
-  end
+  local live = {}
+  for lane in self.lanes.running, nil, 0 do self:job_of(lane) end
   for job in pairs(self.live) do live[#live + 1] = job end
   table.sort(live, function(a, b) return a.i < b.i end)
   for _, job in ipairs(live) do self:call_off(job, core.failure(kind, message)) end
@@ -347,11 +342,7 @@ end
 function run:close()
   if self.closed then return end
   self.closed = true
-  local lane = self.lanes.running(0)
-  while lane do
-    self.lanes.give_back(lane)
-    lane = self.lanes.running(lane)
-  end
+  for lane in self.lanes.running, nil, 0 do self.lanes.give_back(lane) end
   self.crew:close()
 end
 

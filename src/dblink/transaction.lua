@@ -58,7 +58,7 @@ end
 
 -- true, or nil and why it could not be committed.
 local function commit(conn, sql, undo)
-  if core.is_occupied(conn) then state(conn).occupant:close(true) end -- to stop a stream fails the transaction
+  await.vacate(conn) -- to stop a stream fails the transaction
   local status = conn:transaction_status()
   if status == "idle" then
     core.set_limit(conn, nil)
