@@ -13,21 +13,14 @@ end
 describe("docs/dblink.md", function()
   if not server.own then return pending "needs a server of our own: a database" end
   local page = read "docs/dblink.md"
-  local admin, database
+  local database, drop
 
   setup(function()
-    admin, database = server.connect(), server.name "page"
-    assert(admin:query("create database " .. database))
-    local conn = server.connect("dbname=" .. database)
-    assert(conn:exec_all [[
+    database, drop = server.new_database("page", [[
       create table foo(f1 int, f2 text, f3 text[], primary key (f1, f2));
       insert into foo select g, chr(97 + g), array['a' || g, 'b' || g, 'c' || g] from generate_series(0, 10) g]])
-    conn:close()
   end)
-  teardown(function()
-    assert(admin:query(("drop database %s with (force)"):format(database)))
-    admin:close()
-  end)
+  teardown(function() drop() end)
 
   it("tells what its examples print", function()
     local conninfo = server.conninfo .. " dbname=" .. database

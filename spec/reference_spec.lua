@@ -23,19 +23,10 @@ local ELSEWHERE = { "my_loop", "ngx%.var", "^wait%(fd" }
 
 describe("an example of", function()
   if not server.own then return pending "needs a server of our own: a database" end
-  local admin, database
+  local database, drop
 
-  setup(function()
-    admin, database = server.connect(), server.name "examples"
-    assert(admin:query("create database " .. database))
-    local conn = server.connect("dbname=" .. database)
-    assert(conn:exec_all(WORLD))
-    conn:close()
-  end)
-  teardown(function()
-    assert(admin:query(("drop database %s with (force)"):format(database)))
-    admin:close()
-  end)
+  setup(function() database, drop = server.new_database("examples", WORLD) end)
+  teardown(function() drop() end)
 
   -- What a page's examples print.
   local function run(path, env)

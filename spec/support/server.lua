@@ -39,6 +39,19 @@ function server.name(prefix)
   return ("%s_%s_%d"):format(prefix or "spec", salt, names)
 end
 
+-- A database of one's own, in which sql was run: its name, and the function that drops it.
+function server.new_database(prefix, sql)
+  local admin, name = server.connect(), server.name(prefix)
+  assert(admin:query("create database " .. name))
+  local conn = server.connect("dbname=" .. name)
+  assert(conn:exec_all(sql))
+  conn:close()
+  return name, function()
+    assert(admin:query(("drop database %s with (force)"):format(name)))
+    admin:close()
+  end
+end
+
 -- server.sh("new", "b"): a command of spec/support/pg; returns what it printed, raises what it says when it fails.
 function server.sh(...)
   local pg = assert(os.getenv "DBLINK_PG", "no servers of our own here: run the specs by spec/support/pg run")
